@@ -1,0 +1,71 @@
+# The front door. CMake does the work, in build/; see "make help".
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: all demo test check bench install format clean help
+.NOTPARALLEL:
+# "make -j" is for this file only; below it, JOBS says how many jobs there are.
+unexport MAKEFLAGS
+
+# A build directory keeps the generator and the options that it began with, so "make" after "make
+# test" does not drop the tests. The shell asks, since "make clean all" changes the answer midway.
+ninja := $(if $(shell command -v ninja),-G Ninja)
+first := test -f build/CMakeCache.txt || echo $(ninja) -DGROUPCOMMIT_TESTS=OFF
+configure := cmake --log-level=WARNING -S . -B build $$($(first))
+build := cmake --build build -j $(JOBS)
+
+all:
+	@.ci/deps --no-install build
+	@$(configure)
+	@$(build) --target groupcommit groupcommit_extension groupcommit-demo examples
+
+demo:
+	@.ci/deps demo
+	@$(configure)
+	@$(build) --target groupcommit-demo
+	build/groupcommit-demo $(DEMO_ARGS)
+
+test:
+	@.ci/deps test
+	@$(configure) -DGROUPCOMMIT_TESTS=ON
+	@$(build)
+	@cd build && ctest --output-on-failure -j2
+
+check:
+	@.ci/deps check
+	@JOBS=$(JOBS) .ci/check
+
+bench:
+	@.ci/deps bench
+	@$(configure) -DGROUPCOMMIT_BENCH=ON
+	@$(build) --target commit_bench
+	build/bench/commit_bench $(BENCH_ARGS)
+
+# Installs what is built, and builds only if nothing is: "sudo make install" leaves no files of root
+# in build/.
+install:
+	@test -f build/libgroupcommit.a -a -f build/groupcommit.so || $(MAKE) all
+	@DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
+
+format:
+	find vfs tests bench examples -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.cpp' | \
+	  xargs clang-format -i
+
+clean:
+	rm -rf build build-*
+
+help:
+	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.a, the demo, the examples"
+	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
+	@echo "make test      builds and runs all tests"
+	@echo "make check     format, warnings, clang-tidy, and the tests under ASan, UBSan and TSan"
+	@echo "make bench     runs the benchmarks"
+	@echo "make install   the header, the library and the extension to PREFIX ($(PREFIX)); DESTDIR"
+	@echo "make format    applies .clang-format"
+	@echo "make clean     removes build/ and build-*/"
+	@echo
+	@echo "demo, test, check and bench install missing Debian packages if they may (root, or sudo"
+	@echo "without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."

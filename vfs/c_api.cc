@@ -1,0 +1,53 @@
+// The functions of groupcommit.h that are about values: policies as text, statistics, the version.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "flush_policy.h"
+#include "groupcommit.h"
+#include "main_file.h"
+#include "sqlite.h"
+
+using groupcommit::FlushPolicy;
+
+int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char** pzErr) {
+  if (zText == nullptr || pOut == nullptr) return SQLITE_MISUSE;
+  try {
+    FlushPolicy policy;
+    std::string error;
+    if (!groupcommit::ParsePolicy(zText, &policy, &error)) {
+      if (pzErr != nullptr) *pzErr = sqlite3_mprintf("%s", error.c_str());
+      return SQLITE_ERROR;
+    }
+    *pOut = groupcommit::PolicyToC(policy);
+    return SQLITE_OK;
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;
+  }
+}
+
+int groupcommit_policy_format(const groupcommit_policy* pPolicy, char* zBuf, int nBuf) {
+  try {
+    FlushPolicy policy;
+    std::string error;
+    if (pPolicy == nullptr || !groupcommit::PolicyFromC(*pPolicy, &policy, &error)) return -1;
+    const size_t room = zBuf != nullptr && nBuf > 0 ? static_cast<size_t>(nBuf) : 0;
+    return std::snprintf(zBuf, room, "%s", groupcommit::FormatPolicy(policy).c_str());
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* pOut, size_t nOut) {
+  if (db == nullptr || pOut == nullptr) return SQLITE_MISUSE;
+  groupcommit_statistics stats;
+  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlStatistics, &stats);
+  if (rc == SQLITE_OK) std::memcpy(pOut, &stats, std::min(nOut, sizeof(stats)));
+  return rc;
+}
+
+const char* groupcommit_libversion(void) { return GROUPCOMMIT_VERSION; }
+
+int groupcommit_libversion_number(void) { return GROUPCOMMIT_VERSION_NUMBER; }

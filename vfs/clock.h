@@ -1,0 +1,42 @@
+// Time as the coordinator sees it, so that a test can hold the hands.
+#ifndef GROUPCOMMIT_CLOCK_H_
+#define GROUPCOMMIT_CLOCK_H_
+
+#include <chrono>
+#include <cstdint>
+
+#include "mutex.h"
+
+namespace groupcommit {
+
+class Clock {
+ public:
+  Clock() = default;
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+  virtual ~Clock() = default;
+
+  // Nanoseconds since a moment that does not change; never runs backwards.
+  virtual int64_t NowNanos() = 0;
+
+  // Waits on `cond` until it is signalled or until `deadline_nanos` has come; may return early.
+  virtual void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) REQUIRES(mutex) = 0;
+};
+
+class SteadyClock final : public Clock {
+ public:
+  int64_t NowNanos() override {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+
+  void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
+    const int64_t left = deadline_nanos - NowNanos();
+    if (left > 0) cond.WaitFor(mutex, std::chrono::nanoseconds(left));
+  }
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_CLOCK_H_

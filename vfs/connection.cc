@@ -1,0 +1,316 @@
+#include "connection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace groupcommit {
+namespace {
+
+// The locks of the shared memory; wal.c: WAL_WRITE_LOCK and its neighbours.
+constexpr unsigned kWriteLock = 1u << 0;
+constexpr unsigned kCheckpointLock = 1u << 1;
+constexpr unsigned kRecoverLock = 1u << 2;
+constexpr unsigned kReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0x7u;
+constexpr unsigned kFenceLocks = kWriteLock | kCheckpointLock;
+
+constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
+
+// Sync flags as bits of which the union is the strongest; see LogCommit::strength.
+constexpr int kSyncFull = 1;      // SQLITE_SYNC_FULL rather than NORMAL
+constexpr int kSyncMetadata = 2;  // not SQLITE_SYNC_DATAONLY
+
+int StrengthOf(int flags) {
+  return ((flags & 0x0f) == SQLITE_SYNC_FULL ? kSyncFull : 0) |
+         ((flags & SQLITE_SYNC_DATAONLY) != 0 ? 0 : kSyncMetadata);
+}
+
+int FlagsOf(int strength) {
+  return ((strength & kSyncFull) != 0 ? SQLITE_SYNC_FULL : SQLITE_SYNC_NORMAL) |
+         ((strength & kSyncMetadata) != 0 ? 0 : SQLITE_SYNC_DATAONLY);
+}
+
+}  // namespace
+
+bool Connection::HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
+
+WalIndexHeader Connection::Header() const {
+  return wal_index_ != nullptr ? WalIndexHeader::Load(wal_index_) : WalIndexHeader{};
+}
+
+// ---- Locks
+// -----------------------------------------------------------------------------------------
+
+int Connection::BeforeLock(unsigned locks, bool exclusive) {
+  if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0) return kCommitFailed;
+  if (database_->coordinator().failure() == 0) return SQLITE_OK;
+  HoldFence();
+  const bool builds_on_log =
+      exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
+  return builds_on_log ? kCommitFailed : SQLITE_OK;
+}
+
+void Connection::OnLocked(unsigned locks, bool exclusive) {
+  (exclusive ? exclusive_ : shared_) |= locks;
+  if (!exclusive || (locks & kWriteLock) == 0) return;
+  change_at_lock_ = Header().change;
+  failures_at_lock_ = database_->coordinator().failures();
+  last_write_ = LastWrite::kOther;
+  page1_frame_ = 0;
+  schema_may_change_ = false;
+  if (refused_since_ != 0) {
+    database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
+    refused_since_ = 0;
+  } else {
+    database_->stats().lock_wait.Record(0);
+  }
+}
+
+void Connection::OnRefused(unsigned locks, bool exclusive) {
+  if (exclusive && locks == kWriteLock && refused_since_ == 0) {
+    refused_since_ = database_->clock().NowNanos();
+  }
+}
+
+unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
+  Coordinator& coordinator = database_->coordinator();
+  if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
+    // Still under the write lock, so that the header is ours if there was a commit.
+    if (Header().change == change_at_lock_) {
+      commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
+      deferred_ = false;
+      if (page1_frame_ != 0) page1_known_ = false;
+    } else if (!deferred_) {
+      // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
+      // them.
+      commit_ = coordinator.appended();
+    }
+    // Nobody may build on a log with a hole: the lock stays with us.
+    if (coordinator.failure() != 0) {
+      fence_ |= kWriteLock;
+      return locks & ~kWriteLock;
+    }
+  }
+  // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
+  // still has to be held until the end is settled: it keeps undurable frames out of the database
+  // file and the log from restarting. (wal.c: walRestartLog() swaps read locks under the write
+  // lock; not an end.)
+  if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) WaitForCommit();
+  return locks;
+}
+
+void Connection::AfterUnlock(unsigned locks, bool exclusive) {
+  const bool ended_write = exclusive && (locks & exclusive_ & kWriteLock) != 0;
+  (exclusive ? exclusive_ : shared_) &= ~locks;
+  // A write transaction that changed nothing leaves the pages that it read in the cache, where the
+  // next read-only statement finds them without a call to the VFS.
+  if (ended_write && commit_ == 0 && undurable_read_ != 0) WaitForCommit();
+}
+
+// ---- The log
+// ---------------------------------------------------------------------------------------
+
+int Connection::BeforeLogWrite() {
+  return database_->coordinator().failure() == 0 ? SQLITE_OK : kCommitFailed;
+}
+
+// Follows wal.c: walWriteOneFrame(), a frame header and then its page.
+void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
+  if (size == kFrameHeaderSize && offset >= kWalHeaderSize) {
+    frame_header_ = FrameHeader::Decode(data);
+    frame_offset_ = offset;
+    last_write_ = LastWrite::kFrameHeader;
+    return;
+  }
+  const bool is_page =
+      last_write_ == LastWrite::kFrameHeader && offset == frame_offset_ + kFrameHeaderSize;
+  last_write_ =
+      is_page && frame_header_.database_size != 0 ? LastWrite::kCommitFrame : LastWrite::kOther;
+  page_size_written_ = size;
+  if (is_page && frame_header_.page_number == 1) {
+    page1_frame_ = FrameAt(frame_offset_, size);
+    OnPage1Written(static_cast<const uint8_t*>(data), size);
+  }
+}
+
+int Connection::SyncLog(int flags) {
+  if (database_->coordinator().failure() != 0) return Fail(kCommitFailed);
+  // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
+  // told.
+  if (Holds(kWriteLock) && database_->coordinator().failures() != failures_at_lock_) {
+    return kCommitFailed;
+  }
+  if (last_write_ == LastWrite::kCommitFrame) database_->stats().commits.Add();
+  if (MayDefer()) return DeferSync(flags);
+  requested_flags_ = flags;
+  const int rc = database_->coordinator().SyncNow(this);
+  requested_flags_ = 0;
+  return rc == SQLITE_OK ? rc : Fail(rc);
+}
+
+// May the sync that SQLite asks for wait until the write lock is released? When unsure: no.
+bool Connection::MayDefer() const {
+  // A commit ends with its last frame's header and the full page behind it. Not so: the WAL header,
+  // whose sync orders a restart (wal.c: walFrames(), syncHeader); frames rewritten by
+  // walRewriteChecksums() after the commit frame; a sync in the middle of a page, without powersafe
+  // overwrite.
+  if (last_write_ != LastWrite::kCommitFrame || page_size_written_ != Header().page_size)
+    return false;
+  // Without the lock SQLite is in exclusive locking mode, or closing; with the checkpoint lock too
+  // it runs a FULL, RESTART or TRUNCATE checkpoint.
+  if (!Holds(kWriteLock) || Holds(kCheckpointLock)) return false;
+  // A schema that is taken back would stay in the caches of other connections.
+  if (schema_may_change_) return false;
+  if (database_->syncs_on_each_flush()) return false;
+  if (database_->coordinator().appended() - database_->coordinator().durable() >=
+      CommitLog::kCapacity) {
+    return false;
+  }
+  return WritesOneDatabase();
+}
+
+// Does the transaction write to this database only? With several, SQLite publishes all of them
+// before the first can fail, and vdbeaux.c: vdbeCommit() ignores an error after the super-journal
+// is gone.
+bool Connection::WritesOneDatabase() const {
+  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
+  if (db == nullptr) return false;
+  int written = 0;
+  for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
+    if (sqlite3_txn_state(db, schema) == SQLITE_TXN_WRITE) written++;
+  }
+  return written == 1;
+}
+
+// Notes the commit, for WaitForCommit().
+int Connection::DeferSync(int flags) {
+  Coordinator& coordinator = database_->coordinator();
+  LogCommit commit;
+  commit.first = Header().last_frame + 1;  // the header is that of the commit before this one
+  commit.header = page1_frame_;
+  commit.strength = StrengthOf(flags);
+  database_->commits().Put(coordinator.appended() + 1, commit);
+  const Lsn lsn = coordinator.Append(failures_at_lock_);
+  if (lsn == 0) return kCommitFailed;
+  commit_ = lsn;
+  deferred_ = true;
+  database_->stats().deferred.Add();
+  return SQLITE_OK;
+}
+
+// The coordinator's sync: in this thread, through this connection's own handle on the log.
+int Connection::Sync(Lsn from, Lsn through) {
+  const int strength = database_->commits().Strength(from, through) |
+                       (requested_flags_ != 0 ? StrengthOf(requested_flags_) : 0);
+  return log_->pMethods->xSync(log_, FlagsOf(strength));
+}
+
+int Connection::WaitForCommit() {
+  const Lsn target = std::max(commit_, undurable_read_);
+  const bool own = deferred_;
+  const bool cached = undurable_read_ != 0;
+  commit_ = undurable_read_ = 0;
+  deferred_ = false;
+  if (target == 0) return SQLITE_OK;
+
+  Coordinator& coordinator = database_->coordinator();
+  const int64_t start = own ? database_->clock().NowNanos() : 0;
+  const int rc = coordinator.IsDurable(target) ? SQLITE_OK : coordinator.WaitDurable(target, this);
+  if (own) database_->stats().commit_wait.Record(database_->clock().NowNanos() - start);
+  if (rc == SQLITE_OK) return SQLITE_OK;
+  if (cached) stale_cache_ = true;
+  return Fail(rc);
+}
+
+// ---- Readers
+// ---------------------------------------------------------------------------------------
+
+int Connection::BeforeLogRead(int size, int64_t offset) {
+  Coordinator& coordinator = database_->coordinator();
+  // In this order: a commit that is visible to this read has been appended before.
+  const Lsn durable = coordinator.durable();
+  const Lsn appended = coordinator.appended();
+  if (durable >= appended) return SQLITE_OK;
+  // Checkpoints read what they have synced themselves; recovery reads under the write lock; the
+  // header tells nothing.
+  if (!HoldsReadLock() || Holds(kCheckpointLock) || offset < kWalHeaderSize) return SQLITE_OK;
+  const int page_size = Header().page_size;
+  const uint32_t frame = FrameAt(offset, page_size != 0 ? page_size : size);
+  const CommitLog::Owner owner = database_->commits().OwnerOf(frame, durable, appended);
+  // A pending page 1 tells nothing but sizes; every writer reads it before it asks for the write
+  // lock.
+  if (owner.lsn == 0 || (owner.is_header && coordinator.failure() == 0)) return SQLITE_OK;
+  if (Holds(kWriteLock)) {
+    // A writer may build on pending commits: its own commit is durable only after them.
+    undurable_read_ = std::max(undurable_read_, owner.lsn);
+    return SQLITE_OK;
+  }
+  return WaitForReader(owner.lsn);
+}
+
+int Connection::WaitForReader(Lsn lsn) {
+  const int64_t start = database_->clock().NowNanos();
+  const int rc = database_->coordinator().WaitDurable(lsn, this);
+  database_->stats().reader_waits.Add();
+  database_->stats().reader_wait.Record(database_->clock().NowNanos() - start);
+  return rc;
+}
+
+// ---- Page 1
+// ----------------------------------------------------------------------------------------
+
+void Connection::OnPageRead(const void* data, int size) {
+  // Only what goes to the page cache: not a checkpoint's or recovery's reads, which may be of an
+  // old one.
+  if (!HoldsReadLock() || Holds(kCheckpointLock) || !LooksLikePage1(data, size)) return;
+  if (size != page1_size_) {
+    page1_.reset(new (std::nothrow) uint8_t[static_cast<size_t>(size)]);
+    page1_size_ = page1_ != nullptr ? size : 0;
+  }
+  page1_known_ = page1_ != nullptr;
+  if (page1_known_) std::memcpy(page1_.get(), data, static_cast<size_t>(size));
+}
+
+void Connection::OnPage1Written(const uint8_t* page, int size) {
+  if (page1_known_ && size == page1_size_) {
+    if (!SamePage1ButSizes(page1_.get(), page, size)) schema_may_change_ = true;
+    std::memcpy(page1_.get(), page, static_cast<size_t>(size));
+  } else {
+    schema_may_change_ = true;
+    page1_known_ = false;
+  }
+}
+
+// ---- The fence
+// -------------------------------------------------------------------------------------
+
+int Connection::Fail(int error) {
+  if (database_->coordinator().failure() != 0) HoldFence();
+  return error;
+}
+
+// After a failed sync the log has a hole, and what is built on it would be lost with it.
+// Connections of this process are refused in BeforeLock(); holding the locks keeps other processes
+// out. They are taken by whoever comes by, as far as they are free.
+void Connection::HoldFence() {
+  if (wal_index_ == nullptr) return;
+  for (int i = 0; i < 2; i++) {
+    const unsigned lock = 1u << i;
+    if ((kFenceLocks & lock) == 0 || ((fence_ | exclusive_) & lock) != 0) continue;
+    if (main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) ==
+        SQLITE_OK) {
+      fence_ |= lock;
+    }
+  }
+}
+
+void Connection::ReleaseFence() {
+  for (int i = 0; i < 2; i++) {
+    if ((fence_ & (1u << i)) != 0) {
+      main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+    }
+  }
+  fence_ = 0;
+}
+
+}  // namespace groupcommit

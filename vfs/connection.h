@@ -1,0 +1,120 @@
+// Connection: the commit protocol as one connection goes through it.
+//
+// The main file and the log of a connection report here what SQLite does to them, and ask what to
+// do. In the order of a commit (design in README.md, "How it works"):
+//
+//   OnLocked(WRITE)      the write lock is ours
+//   OnLogWritten         frame headers and pages go to the log
+//   SyncLog              SQLite asks for the sync: it is deferred here, or done at once
+//   BeforeUnlock(WRITE)  the commit is visible to others now, and the next writer may start
+//   WaitForCommit        SQLITE_FCNTL_COMMIT_PHASETWO: we wait here until the commit is durable
+//   BeforeUnlock(READ)   the end of the transaction
+//
+// and BeforeLogRead() makes a reader wait for the commit whose page it is about to see.
+//
+// Used by one thread at a time, as SQLite uses a file.
+#ifndef GROUPCOMMIT_CONNECTION_H_
+#define GROUPCOMMIT_CONNECTION_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "coordinator.h"
+#include "database.h"
+#include "sqlite.h"
+#include "wal_format.h"
+
+namespace groupcommit {
+
+class Connection final : private Coordinator::Log {
+ public:
+  // `main` is the base VFS's main file. Both outlive the connection.
+  Connection(Database* database, sqlite3_file* main) : database_(database), main_(main) {}
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  Database& database() { return *database_; }
+
+  // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
+  // the first region of the shared memory or null, `log` the base VFS's log file or null.
+  void SetDb(sqlite3** db) { db_ = db; }
+  void SetWalIndex(volatile void* wal_index) { wal_index_ = wal_index; }
+  void SetLog(sqlite3_file* log) { log_ = log; }
+
+  // Around the base VFS's xShmLock(). `locks` has a bit for each lock. BeforeLock() may refuse.
+  int BeforeLock(unsigned locks, bool exclusive);
+  void OnLocked(unsigned locks, bool exclusive);
+  void OnRefused(unsigned locks, bool exclusive);
+  // Returns the locks of `locks` that the base VFS is to release.
+  unsigned BeforeUnlock(unsigned locks, bool exclusive);
+  void AfterUnlock(unsigned locks, bool exclusive);
+
+  // The log. BeforeLogWrite() and BeforeLogRead() return SQLITE_OK or the error to report instead.
+  int BeforeLogWrite();
+  void OnLogWritten(const void* data, int size, int64_t offset);
+  int SyncLog(int flags);
+  int BeforeLogRead(int size, int64_t offset);
+
+  // A page has been read from the log, or from the start of the main file.
+  void OnPageRead(const void* data, int size);
+
+  // Waits until all that this transaction committed, or read without waiting, is durable. Returns
+  // SQLITE_OK or the error of the failed sync that took it away.
+  int WaitForCommit();
+
+  // The connection is about to let go of the shared memory: gives back what the fence holds.
+  void ReleaseFence();
+
+ private:
+  enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
+
+  int Sync(Lsn from, Lsn through) override;
+
+  bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
+  bool HoldsReadLock() const;
+  WalIndexHeader Header() const;
+  bool MayDefer() const;
+  bool WritesOneDatabase() const;
+  int DeferSync(int flags);
+  void OnPage1Written(const uint8_t* page, int size);
+  int WaitForReader(Lsn lsn);
+  int Fail(int error);
+  void HoldFence();
+
+  Database* const database_;
+  sqlite3_file* const main_;
+  sqlite3_file* log_ = nullptr;
+  sqlite3** db_ = nullptr;
+  volatile void* wal_index_ = nullptr;
+
+  unsigned exclusive_ = 0;  // shared-memory locks that SQLite holds, a bit each
+  unsigned shared_ = 0;
+  unsigned fence_ = 0;         // locks held for the fence, not for SQLite
+  int64_t refused_since_ = 0;  // when the write lock was first refused, ns; 0: not waiting for it
+
+  // The write transaction, from OnLocked(WRITE) on.
+  uint32_t change_at_lock_ = 0;    // WalIndexHeader::change then: a commit changes it
+  uint64_t failures_at_lock_ = 0;  // Coordinator::failures() then
+  LastWrite last_write_ = LastWrite::kOther;
+  FrameHeader frame_header_;  // of the last frame header written
+  int64_t frame_offset_ = 0;
+  int page_size_written_ = 0;       // of the last write that was not a frame header
+  uint32_t page1_frame_ = 0;        // the frame that holds page 1; 0: it was not written
+  bool schema_may_change_ = false;  // page 1 was written, and differs in more than sizes
+  int requested_flags_ = 0;         // SyncLog()'s, while it syncs at once
+
+  // What WaitForCommit() waits for.
+  Lsn commit_ = 0;          // this transaction's commit, or the pending ones beneath it
+  bool deferred_ = false;   // commit_ is our own, noted by DeferSync()
+  Lsn undurable_read_ = 0;  // newest pending commit of which a page was read while we were writing
+  bool stale_cache_ = false;  // the page cache may hold pages of a failed commit
+
+  // Page 1 as SQLite's page cache has it: the last one that was read or written here.
+  std::unique_ptr<uint8_t[]> page1_;
+  int page1_size_ = 0;
+  bool page1_known_ = false;
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_CONNECTION_H_

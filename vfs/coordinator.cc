@@ -1,0 +1,332 @@
+#include "coordinator.h"
+
+#include <algorithm>
+#include <new>
+
+namespace groupcommit {
+
+// One thread in WaitDurable(). Waiters belong to the coordinator and are reused, never freed before
+// it: the thread that wakes one may touch it after the woken thread has gone on.
+struct Coordinator::Waiter {
+  enum State : uint32_t {
+    kFollowing,  // entered by its own thread; left when another thread, holding no lock, says so
+    kLeading,  // entered from kFollowing by the leader that retires; the waiter leads the next sync
+    kSettled,  // entered from kFollowing by whoever settled its commit; `error` is the outcome
+  };
+  std::atomic<uint32_t> state{kFollowing};
+  Lsn target = 0;
+  int error = 0;
+  Waiter* next = nullptr;
+
+  // Release: pairs with the acquire in Park(), so that `error` is seen.
+  void Wake(State to) {
+    state.store(to, std::memory_order_release);
+    state.notify_one();
+  }
+
+  State Park() {
+    uint32_t now;
+    while ((now = state.load(std::memory_order_acquire)) == kFollowing) {
+      state.wait(kFollowing, std::memory_order_acquire);
+    }
+    return static_cast<State>(now);
+  }
+};
+
+Coordinator::Coordinator(Clock* clock, Statistics* stats) : clock_(clock), stats_(stats) {}
+
+Coordinator::~Coordinator() = default;
+
+void Coordinator::SetPolicy(const FlushPolicy& policy) {
+  MutexLock lock(mutex_);
+  policy_ = policy;
+  window_cond_.SignalAll();
+}
+
+void Coordinator::Reserve(size_t waiters) {
+  MutexLock lock(mutex_);
+  while (waiters_.size() < waiters) {
+    waiters_.push_back(std::make_unique<Waiter>());
+    waiters_.back()->next = free_;
+    free_ = waiters_.back().get();
+  }
+}
+
+Lsn Coordinator::Append(uint64_t failures_before) {
+  const Lsn lsn = tails_.appended.fetch_add(1, std::memory_order_seq_cst) + 1;
+  // Either a sync that fails now sees this commit and takes it away (FinishSync), or it is seen
+  // here.
+  if (tails_.failures.load(std::memory_order_seq_cst) != failures_before) return 0;
+  if (lsn >= window_full_at_.load(std::memory_order_seq_cst)) {
+    MutexLock lock(mutex_);
+    window_cond_.SignalAll();
+  }
+  return lsn;
+}
+
+int Coordinator::WaitDurable(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
+  if (IsDurable(target)) return 0;
+  mutex_.Lock();
+  int error;
+  if (Settled(target, &error)) {
+    mutex_.Unlock();
+    return error;
+  }
+  if (!leading_) {
+    leading_ = true;
+    return Lead(target, log);
+  }
+  Waiter* self = NewWaiter();
+  if (self == nullptr) {  // out of memory: do without the others
+    mutex_.Unlock();
+    SyncNow(log);
+    MutexLock lock(mutex_);
+    Settled(target, &error);
+    return error;
+  }
+  self->target = target;
+  Enqueue(self);
+  mutex_.Unlock();
+
+  const Waiter::State outcome = self->Park();
+
+  mutex_.Lock();
+  error = self->error;
+  self->next = free_;
+  free_ = self;
+  if (outcome == Waiter::kLeading) return Lead(target, log);
+  mutex_.Unlock();
+  return error;
+}
+
+// The leader's part: one sync, then the leadership goes to a waiter that it did not cover, if any.
+int Coordinator::Lead(Lsn target, Log* log) {
+  int error = 0;
+  AwaitCompany(target);
+  // A SyncNow() may have settled everything in the meantime.
+  if (!Settled(target, &error)) {
+    const Lsn from = tails_.durable.load(std::memory_order_relaxed);
+    const uint64_t failures_before = failures();
+    // The tail is read after the wait for company and before the sync begins: the sync covers just
+    // the bytes that were in the log when it began. Acquire: pairs with Append().
+    const Lsn through = appended();
+    mutex_.Unlock();
+    int64_t nanos = 0;
+    const int sync_error = TimedSync(log, from, through, &nanos);
+    mutex_.Lock();
+    if (FinishSync(through, failures_before, sync_error) == 0) LearnFrom(from, nanos);
+    Settled(target, &error);  // it is, either way: target <= through
+  }
+  Waiter* settled = TakeSettled();
+  Waiter* successor = TakeNextLeader();
+  leading_ = successor != nullptr;
+  mutex_.Unlock();
+  // The next sync should start before anybody else runs.
+  if (successor != nullptr) successor->Wake(Waiter::kLeading);
+  WakeAll(settled);
+  return error;
+}
+
+int Coordinator::SyncNow(Log* log) {
+  Lsn from;
+  Lsn through;
+  uint64_t failures_before;
+  {
+    MutexLock lock(mutex_);
+    const int error = failure();
+    if (error != 0) return error;
+    from = tails_.durable.load(std::memory_order_relaxed);
+    failures_before = failures();
+    through = appended();
+  }
+  int64_t nanos = 0;
+  int error = TimedSync(log, from, through, &nanos);
+  Waiter* settled;
+  {
+    MutexLock lock(mutex_);
+    error = FinishSync(through, failures_before, error);
+    settled = TakeSettled();
+    window_cond_.SignalAll();  // a leader that waits for company may have been served
+  }
+  WakeAll(settled);
+  return error;
+}
+
+int Coordinator::TimedSync(Log* log, Lsn from, Lsn through, int64_t* nanos) {
+  const int64_t start = clock_->NowNanos();
+  const int error = log->Sync(from, through);
+  *nanos = clock_->NowNanos() - start;
+  stats_->syncs.Add();
+  stats_->sync.Record(*nanos);
+  if (error != 0) {
+    stats_->failed_syncs.Add();
+  } else {
+    stats_->RecordBatch(through - from);
+  }
+  return error;
+}
+
+// Settles what a sync through `through` has settled. `failures_before` is failures() from before it
+// began: a sync that overlaps a failed one counts as failed, since the kernel tells of lost bytes
+// only once. Returns the error that the sync counts as.
+int Coordinator::FinishSync(Lsn through, uint64_t failures_before, int error) {
+  if (error != 0) {
+    tails_.failures.fetch_add(1, std::memory_order_seq_cst);
+    last_error_ = error;
+  } else if (failures() != failures_before) {
+    if (Settled(through, &error)) return error;
+    error = last_error_;
+  }
+  if (error == 0) {
+    AdvanceTail(through);
+  } else if (failure() == 0 && durable() < tails_.appended.load(std::memory_order_seq_cst)) {
+    // All that is not durable lies on top of the lost bytes, whenever it was appended. Where
+    // everything is durable there is nobody to tell but the caller, as with stock SQLite.
+    failure_.store(error, std::memory_order_release);
+  }
+  return error;
+}
+
+// The tail moves by maximum: syncs may end in another order than they began.
+void Coordinator::AdvanceTail(Lsn through) {
+  if (through > tails_.durable.load(std::memory_order_relaxed)) {
+    tails_.durable.store(through, std::memory_order_release);
+  }
+}
+
+void Coordinator::Resume() {
+  MutexLock lock(mutex_);
+  const int error = failure();
+  if (error == 0) return;
+  const Lsn after = tails_.durable.load(std::memory_order_relaxed);
+  const Lsn through = appended();
+  history_.push_back({after, through, error});
+  // `failed` before `durable`: see IsDurable().
+  tails_.failed.store(through, std::memory_order_relaxed);
+  AdvanceTail(through);
+  failure_.store(0, std::memory_order_release);
+}
+
+// Is it decided what becomes of `target`? Its failure is remembered for as long as anybody may ask.
+bool Coordinator::Settled(Lsn target, int* error) const {
+  *error = 0;
+  if (durable() >= target) {
+    if (tails_.failed.load(std::memory_order_relaxed) < target) return true;
+    for (const Failure& failure : history_) {
+      if (failure.after < target && target <= failure.through) *error = failure.error;
+    }
+    return true;
+  }
+  *error = failure();
+  return *error != 0;
+}
+
+// The leader's wait. Ends at the latest when the window runs out.
+void Coordinator::AwaitCompany(Lsn target) {
+  const Lsn wanted = CompanyWanted();
+  if (wanted <= 1) return;
+  const FlushPolicy policy = policy_;
+  const Lsn full_at = durable() + wanted;
+  window_full_at_.store(full_at, std::memory_order_seq_cst);
+  const int64_t deadline = clock_->NowNanos() + WindowNanos();
+  bool full;
+  int error;
+  while (true) {
+    full = tails_.appended.load(std::memory_order_seq_cst) >= full_at;
+    if (full || Settled(target, &error) || policy_ != policy || clock_->NowNanos() >= deadline)
+      break;
+    clock_->WaitUntil(window_cond_, mutex_, deadline);
+  }
+  window_full_at_.store(kNoWindow, std::memory_order_relaxed);
+  (full ? stats_->windows_filled : stats_->windows_expired).Add();
+}
+
+// With how many commits the leader would like to sync.
+Lsn Coordinator::CompanyWanted() const {
+  switch (policy_.kind) {
+    case FlushPolicy::Kind::kOnEachFlush:
+      return 1;
+    case FlushPolicy::Kind::kGroup:
+      return policy_.max_wait_us == 0 ? 1 : std::max<Lsn>(policy_.max_batch, 1);
+    case FlushPolicy::Kind::kAuto:
+      // Without a wait, writers that were served by one sync and those that came while it ran take
+      // turns for ever, and every commit waits for two syncs. So wait for both.
+      return in_flight_;
+  }
+  return 1;
+}
+
+int64_t Coordinator::WindowNanos() const {
+  constexpr int64_t kNanosPerMicro = 1000;
+  if (policy_.kind == FlushPolicy::Kind::kGroup) return policy_.max_wait_us * kNanosPerMicro;
+  return sync_nanos_ / 2;
+}
+
+// What a sync teaches that began when `from` was the durable tail.
+void Coordinator::LearnFrom(Lsn from, int64_t sync_nanos) {
+  in_flight_ = appended() - from;  // those it covered, and those that came while it ran
+  constexpr int64_t kWeight = 8;
+  sync_nanos_ = sync_nanos_ == 0 ? sync_nanos : sync_nanos_ + (sync_nanos - sync_nanos_) / kWeight;
+}
+
+void Coordinator::Enqueue(Waiter* waiter) {
+  waiter->next = nullptr;
+  (newest_ == nullptr ? oldest_ : newest_->next) = waiter;
+  newest_ = waiter;
+}
+
+// Takes the waiters whose outcome is known out of the queue and returns them as a list.
+Coordinator::Waiter* Coordinator::TakeSettled() {
+  Waiter* settled = nullptr;
+  Waiter** settled_end = &settled;
+  Waiter** link = &oldest_;
+  newest_ = nullptr;
+  while (Waiter* waiter = *link) {
+    if (Settled(waiter->target, &waiter->error)) {
+      *link = waiter->next;
+      *settled_end = waiter;
+      settled_end = &waiter->next;
+    } else {
+      newest_ = waiter;
+      link = &waiter->next;
+    }
+  }
+  *settled_end = nullptr;
+  return settled;
+}
+
+Coordinator::Waiter* Coordinator::TakeNextLeader() {
+  Waiter* leader = oldest_;
+  if (leader == nullptr) return nullptr;
+  oldest_ = leader->next;
+  if (oldest_ == nullptr) newest_ = nullptr;
+  return leader;
+}
+
+Coordinator::Waiter* Coordinator::NewWaiter() {
+  Waiter* waiter = free_;
+  if (waiter != nullptr) {
+    free_ = waiter->next;
+  } else {
+    try {
+      waiters_.push_back(std::make_unique<Waiter>());
+      waiter = waiters_.back().get();
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
+  }
+  waiter->state.store(Waiter::kFollowing, std::memory_order_relaxed);
+  waiter->error = 0;
+  return waiter;
+}
+
+// Each on a word of its own: nobody wakes up to find that it was not meant.
+void Coordinator::WakeAll(Waiter* list) {
+  while (list != nullptr) {
+    Waiter* next = list->next;  // the waiter may be reused as soon as it is woken
+    list->Wake(Waiter::kSettled);
+    list = next;
+  }
+}
+
+}  // namespace groupcommit

@@ -1,0 +1,159 @@
+// Coordinator: lets committers that wait for the log to become durable share its syncs.
+//
+// It knows log positions and a callable that syncs, nothing of files or of SQLite. A commit whose
+// bytes are all in the log gets an LSN (Append); its owner then waits until the durable tail has
+// reached that LSN (WaitDurable). The first one to wait while no sync runs becomes the leader: it
+// waits a little for company (the flush policy), notes how far the log has been appended, syncs
+// once without holding any lock, and moves the durable tail. The others are followers and sleep.
+// Commits that are appended while a sync runs are not covered by it; they form the next batch, and
+// one of them is handed the leadership.
+#ifndef GROUPCOMMIT_COORDINATOR_H_
+#define GROUPCOMMIT_COORDINATOR_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "clock.h"
+#include "flush_policy.h"
+#include "mutex.h"
+#include "statistics.h"
+
+namespace groupcommit {
+
+// The number of a commit in the order of the log. It only grows, for as long as the database is
+// open in this process; 0 is before every commit. Not a file offset: those fall back when the log
+// restarts, when a transaction that spilled is rolled back and when a commit fails after its bytes
+// were written, and each time an old sync would seem to have covered a commit that nobody synced.
+using Lsn = uint64_t;
+
+// How far the log is. Kept together and free of pointers so that several processes could share it.
+struct LogTails {
+  std::atomic<Lsn> appended{0};  // all bytes of this commit and its predecessors are in the log
+  std::atomic<Lsn> durable{
+      0};  // this commit and its predecessors survive a power cut, or are failed
+  std::atomic<Lsn> failed{0};  // the newest commit that a failed sync took away; 0 if none ever was
+  std::atomic<uint64_t> failures{0};  // how many syncs have failed
+};
+
+class Coordinator {
+ public:
+  // The log, as the thread that calls can reach it.
+  class Log {
+   public:
+    // Makes durable all that was written to the log before the call. `from` and `through` tell for
+    // which commits: those after `from`, up to `through`. Returns 0, or an error code. Called
+    // without a lock.
+    virtual int Sync(Lsn from, Lsn through) = 0;
+
+   protected:
+    ~Log() = default;
+  };
+
+  // `clock` and `stats` must outlive the coordinator.
+  Coordinator(Clock* clock, Statistics* stats);
+  ~Coordinator();
+  Coordinator(const Coordinator&) = delete;
+  Coordinator& operator=(const Coordinator&) = delete;
+
+  // Takes effect at once, for a leader that is waiting for company too. Any thread.
+  void SetPolicy(const FlushPolicy& policy) EXCLUDES(mutex_);
+
+  // Makes room for `waiters` threads to wait at a time without allocating. May throw
+  // std::bad_alloc.
+  void Reserve(size_t waiters) EXCLUDES(mutex_);
+
+  // Numbers a commit. `failures_before` is failures() from before its first byte was written;
+  // returns 0 if a sync has failed since, as some of the bytes may be lost: the commit has to fail.
+  // REQUIRES: all of its bytes have been written to the log, and no other thread appends at the
+  // same time (SQLite's write lock).
+  Lsn Append(uint64_t failures_before) EXCLUDES(mutex_);
+
+  // Returns 0 once `target` is durable, or the error code of the failed sync that took it away.
+  // Takes no lock and makes no system call when it is durable already. Ends, because a sync does.
+  // May call log->Sync() in this thread. Any thread. REQUIRES: target <= appended().
+  int WaitDurable(Lsn target, Log* log) EXCLUDES(mutex_);
+
+  // Syncs in this thread, without waiting for anyone, also while a leader is at work; what was
+  // appended before the call is durable when it returns 0. Any thread.
+  int SyncNow(Log* log) EXCLUDES(mutex_);
+
+  Lsn appended() const { return tails_.appended.load(std::memory_order_acquire); }
+  Lsn durable() const { return tails_.durable.load(std::memory_order_acquire); }
+
+  // Is this commit durable? False for one that failed. No lock.
+  bool IsDurable(Lsn target) const {
+    // Acquire: pairs with the release in AdvanceTail(); `failed` is stored before `durable` moves
+    // past it.
+    return durable() >= target && tails_.failed.load(std::memory_order_relaxed) < target;
+  }
+  bool AllDurable() const { return durable() >= appended(); }
+
+  // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
+  // although a later sync succeeds.
+  uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
+
+  // The error of the failed sync after which nothing more is acknowledged, until Resume(); else 0.
+  int failure() const { return failure_.load(std::memory_order_acquire); }
+
+  // Ends the state of failure: what had been appended but was not durable stays failed for ever,
+  // what is appended from now on is judged anew. REQUIRES: nobody appends meanwhile, and the caller
+  // has made the log safe to build on.
+  void Resume() EXCLUDES(mutex_);
+
+ private:
+  struct Waiter;
+  // Commits after `after`, up to `through`, were taken away by a failed sync.
+  struct Failure {
+    Lsn after;
+    Lsn through;
+    int error;
+  };
+
+  int Lead(Lsn target, Log* log) RELEASE(mutex_);
+  void AwaitCompany(Lsn target) REQUIRES(mutex_);
+  Lsn CompanyWanted() const REQUIRES(mutex_);
+  int64_t WindowNanos() const REQUIRES(mutex_);
+  int TimedSync(Log* log, Lsn from, Lsn through, int64_t* nanos) EXCLUDES(mutex_);
+  int FinishSync(Lsn through, uint64_t failures_before, int error) REQUIRES(mutex_);
+  void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
+  void AdvanceTail(Lsn through) REQUIRES(mutex_);
+  bool Settled(Lsn target, int* error) const REQUIRES(mutex_);
+  void Enqueue(Waiter* waiter) REQUIRES(mutex_);
+  Waiter* TakeSettled() REQUIRES(mutex_);
+  Waiter* TakeNextLeader() REQUIRES(mutex_);
+  Waiter* NewWaiter() REQUIRES(mutex_);
+  static void WakeAll(Waiter* list);
+
+  Clock* const clock_;
+  Statistics* const stats_;
+
+  LogTails tails_;
+  std::atomic<int> failure_{0};
+  // While a leader waits for company: the LSN whose append ends the wait, else kNoWindow. Append()
+  // reads it after it has moved `appended`, the leader reads `appended` after it has set this; both
+  // orders are sequentially consistent, so one of the two sees the other.
+  static constexpr Lsn kNoWindow = ~Lsn{0};
+  std::atomic<Lsn> window_full_at_{kNoWindow};
+
+  mutable Mutex mutex_;
+  CondVar window_cond_;  // the leader's wait for company
+  FlushPolicy policy_ GUARDED_BY(mutex_);
+  bool leading_ GUARDED_BY(mutex_) = false;      // someone is the leader
+  Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;  // queue of followers, in order of arrival
+  Waiter* newest_ GUARDED_BY(mutex_) = nullptr;
+  Waiter* free_ GUARDED_BY(mutex_) = nullptr;  // waiters that nobody uses
+  std::vector<std::unique_ptr<Waiter>> waiters_ GUARDED_BY(mutex_);
+  std::vector<Failure> history_ GUARDED_BY(mutex_);  // ended by Resume()
+  int last_error_ GUARDED_BY(mutex_) = 0;
+
+  // What `auto` has learned.
+  Lsn in_flight_ GUARDED_BY(mutex_) = 0;       // commits under way at the end of the last sync
+  int64_t sync_nanos_ GUARDED_BY(mutex_) = 0;  // recent time of a sync, smoothed
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_COORDINATOR_H_

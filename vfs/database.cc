@@ -1,0 +1,139 @@
+#include "database.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <unordered_map>
+
+#include "wal_format.h"
+
+namespace groupcommit {
+namespace {
+
+// The databases of this process. Several may have the same path: under different base VFSes, or
+// where the file was replaced by another one while connections to the old one were still open, or
+// where this process was forked off one that had it open.
+using Registry = std::unordered_multimap<std::string, std::unique_ptr<Database>>;
+
+Registry& Databases() REQUIRES(ProcessMutex()) {
+  static auto* const registry = new Registry;  // never destroyed, as ProcessMutex()
+  return *registry;
+}
+
+}  // namespace
+
+Database::Database(sqlite3_vfs* base, const char* path)
+    : base_(base), path_(path), coordinator_(&clock_, &stats_) {}
+
+int Database::Join(sqlite3_vfs* base, const char* path, sqlite3_file* file,
+                   const std::optional<FlushPolicy>& from_uri, const FlushPolicy& fallback,
+                   Database** database, std::string* error) {
+  try {
+    MutexLock lock(ProcessMutex());
+    auto [found, end] = Databases().equal_range(path);
+    while (found != end && !found->second->IsTheOneAt(base)) ++found;
+    if (found == end) {
+      found = Databases().emplace(path, std::unique_ptr<Database>(new Database(base, path)));
+    }
+    *database = found->second.get();
+    return (*database)->AddConnection(file, from_uri, fallback, error);
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;  // a database without connections may stay behind; the next one finds it
+  }
+}
+
+void Database::Leave(sqlite3_file* file) {
+  MutexLock lock(ProcessMutex());
+  if (!RemoveConnection(file)) return;
+  auto [found, end] = Databases().equal_range(path_);
+  while (found != end && found->second.get() != this) ++found;
+  if (found != end) Databases().erase(found);
+}
+
+std::vector<Database::Info> Database::List() {
+  MutexLock lock(ProcessMutex());
+  std::vector<Info> all;
+  for (const auto& [path, database] : Databases()) {
+    if (database->fork_generation_ != ForkGeneration()) continue;
+    all.push_back({path, database->policy(), database->ReadStatistics()});
+  }
+  return all;
+}
+
+int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>& from_uri,
+                            const FlushPolicy& fallback, std::string* error) {
+  MutexLock lock(mutex_);
+  if (from_uri && uri_policy_ && *from_uri != *uri_policy_) {
+    *error =
+        "policy " + FormatPolicy(*from_uri) + " in the URI of " + path_ +
+        " differs from that of a connection that is open already: " + FormatPolicy(*uri_policy_);
+    return SQLITE_MISUSE;
+  }
+  coordinator_.Reserve(files_.size() + 1);
+  files_.push_back(file);
+  if (from_uri && !uri_policy_) {
+    uri_policy_ = from_uri;
+    if (!policy_by_pragma_) ApplyPolicy(*from_uri);
+  } else if (files_.size() == 1) {
+    ApplyPolicy(fallback);
+  }
+  return SQLITE_OK;
+}
+
+// Returns true if it was the last one.
+bool Database::RemoveConnection(sqlite3_file* file) {
+  MutexLock lock(mutex_);
+  files_.erase(std::remove(files_.begin(), files_.end(), file), files_.end());
+  return files_.empty();
+}
+
+// Is what `base` finds at our path now the file that our connections have open? If not, a newcomer
+// shares nothing with them: a sync of the one says nothing of the other.
+bool Database::IsTheOneAt(const sqlite3_vfs* base) const {
+  if (base_ != base || fork_generation_ != ForkGeneration()) return false;
+  MutexLock lock(mutex_);
+  if (files_.empty()) return true;
+  sqlite3_file* file = files_.front();
+  int moved = 0;
+  const int rc = file->pMethods->xFileControl(file, SQLITE_FCNTL_HAS_MOVED, &moved);
+  return rc != SQLITE_OK || moved == 0;
+}
+
+FlushPolicy Database::policy() const {
+  MutexLock lock(mutex_);
+  return policy_;
+}
+
+void Database::SetPolicy(const FlushPolicy& policy) {
+  MutexLock lock(mutex_);
+  policy_by_pragma_ = true;
+  ApplyPolicy(policy);
+}
+
+void Database::ApplyPolicy(const FlushPolicy& policy) {
+  policy_ = policy;
+  coordinator_.SetPolicy(policy);
+  each_flush_.store(policy.kind == FlushPolicy::Kind::kOnEachFlush, std::memory_order_relaxed);
+}
+
+void Database::OnLogOpened(int64_t log_size) {
+  MutexLock lock(mutex_);
+  if (log_opened_) return;
+  log_opened_ = true;
+  if (log_size <= kWalHeaderSize) return;
+  // No connection can append before the first has opened the log, so that nobody else does so now.
+  commits_.Put(coordinator_.appended() + 1, LogCommit{1, 0, 0});
+  coordinator_.Append(coordinator_.failures());
+}
+
+groupcommit_statistics Database::ReadStatistics() const {
+  groupcommit_statistics stats{};
+  stats_.CopyTo(&stats);
+  stats.pending = static_cast<sqlite3_int64>(coordinator_.appended() - coordinator_.durable());
+  stats.fenced = coordinator_.failure() != 0;
+  MutexLock lock(mutex_);
+  stats.connections = static_cast<sqlite3_int64>(files_.size());
+  return stats;
+}
+
+}  // namespace groupcommit

@@ -1,0 +1,88 @@
+// Database: what the connections of this process to one database file share.
+//
+// Found by the path that SQLite passes to xOpen (full, symbolic links resolved), created by the
+// first connection and dropped with the last. After fork() the child starts with none.
+#ifndef GROUPCOMMIT_DATABASE_H_
+#define GROUPCOMMIT_DATABASE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "clock.h"
+#include "commit_log.h"
+#include "coordinator.h"
+#include "flush_policy.h"
+#include "mutex.h"
+#include "process.h"
+#include "sqlite.h"
+#include "statistics.h"
+
+namespace groupcommit {
+
+class Database {
+ public:
+  // Joins the database `path` of the VFS `base`, which `file` (opened through `base`) has just
+  // opened. `from_uri` is the policy of the connection's URI, if it names one; `fallback` that of
+  // its VFS. Returns SQLITE_OK and *database, to be given back to Leave(); SQLITE_MISUSE and *error
+  // if another connection's URI says otherwise; SQLITE_NOMEM. Any thread.
+  static int Join(sqlite3_vfs* base, const char* path, sqlite3_file* file,
+                  const std::optional<FlushPolicy>& from_uri, const FlushPolicy& fallback,
+                  Database** database, std::string* error);
+  void Leave(sqlite3_file* file);
+
+  struct Info {
+    std::string path;
+    FlushPolicy policy;
+    groupcommit_statistics stats;
+  };
+  // All that are open in this process.
+  static std::vector<Info> List();
+
+  Coordinator& coordinator() { return coordinator_; }
+  CommitLog& commits() { return commits_; }
+  Statistics& stats() { return stats_; }
+  Clock& clock() { return clock_; }
+
+  FlushPolicy policy() const EXCLUDES(mutex_);
+  // By PRAGMA: outranks what URIs say, those of later connections too.
+  void SetPolicy(const FlushPolicy& policy) EXCLUDES(mutex_);
+  bool syncs_on_each_flush() const { return each_flush_.load(std::memory_order_relaxed); }
+
+  // Called when a connection opens the log, which has `log_size` bytes. If it is the first to do so
+  // and finds frames there, nobody here knows whether they are durable: they count as one pending
+  // commit.
+  void OnLogOpened(int64_t log_size) EXCLUDES(mutex_);
+
+  groupcommit_statistics ReadStatistics() const EXCLUDES(mutex_);
+
+ private:
+  Database(sqlite3_vfs* base, const char* path);
+  int AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>& from_uri,
+                    const FlushPolicy& fallback, std::string* error) EXCLUDES(mutex_);
+  bool RemoveConnection(sqlite3_file* file) EXCLUDES(mutex_);
+  bool IsTheOneAt(const sqlite3_vfs* base) const EXCLUDES(mutex_);
+  void ApplyPolicy(const FlushPolicy& policy) REQUIRES(mutex_);
+
+  sqlite3_vfs* const base_;
+  const std::string path_;
+  const uint64_t fork_generation_ = ForkGeneration();
+  SteadyClock clock_;
+  Statistics stats_;
+  Coordinator coordinator_;
+  CommitLog commits_;
+  std::atomic<bool> each_flush_{false};
+
+  mutable Mutex mutex_;
+  std::vector<sqlite3_file*> files_ GUARDED_BY(mutex_);  // the base VFS's main files
+  FlushPolicy policy_ GUARDED_BY(mutex_);
+  std::optional<FlushPolicy> uri_policy_ GUARDED_BY(mutex_);
+  bool policy_by_pragma_ GUARDED_BY(mutex_) = false;
+  bool log_opened_ GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_DATABASE_H_

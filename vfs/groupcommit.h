@@ -1,0 +1,245 @@
+/*
+** groupcommit.h -- group commit for stock SQLite, as a VFS shim.
+**
+** In WAL mode with "PRAGMA synchronous=FULL", stock SQLite syncs the log at
+** every COMMIT while it holds the write lock, so any number of connections
+** commits at the rate of one.  This library registers a VFS that wraps
+** another one, lets go of the write lock first, and lets every connection of
+** the process that is committing at that moment share one sync.  COMMIT still
+** returns only once the commit is durable.  The file is an ordinary SQLite
+** database.
+**
+** Three ways to use it:
+**
+**   1. From C or C++, linked with libgroupcommit.a:
+**
+**          groupcommit_register(NULL, NULL, 0, NULL);
+**          sqlite3_open_v2("app.db", &db,
+**              SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "groupcommit");
+**          sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL",
+**                       0, 0, 0);
+**
+**   2. As a loadable extension (groupcommit.so), from the sqlite3 shell or any
+**      driver that can load extensions:
+**
+**          .load ./groupcommit
+**          .open file:app.db?vfs=groupcommit
+**
+**      The VFS is registered for the whole process and stays after the
+**      connection that loaded it is closed.  Loading with the entry point
+**      sqlite3_groupcommit_default_init also makes it the default VFS.
+**
+**   3. By URI: file:app.db?vfs=groupcommit&flush_policy=group&max_wait_us=500
+**
+** URI PARAMETERS (of a main or attached database opened with this VFS)
+**
+**   flush_policy=NAME   on_each_flush, group or auto; see groupcommit_policy.
+**   max_wait_us=N       0 to 10000000 microseconds.  Only with group, and
+**                       implies it when flush_policy is not given.
+**   max_batch=N         0 to 1000000 commits; 0 counts as 1.  As max_wait_us.
+**
+**   A value that is unknown, empty, negative, not a number or out of range makes
+**   the open fail with SQLITE_MISUSE.  So does a URI policy that differs from the
+**   one with which another connection of this process opened the same database.
+**   The reason goes to sqlite3_log(); the file is not touched.
+**
+** PRAGMAS
+**
+**   PRAGMA [schema.]groupcommit_policy;
+**       The policy in force, as text: on_each_flush, auto, or
+**       group(max_wait_us=500,max_batch=8).
+**   PRAGMA [schema.]groupcommit_policy = 'TEXT';
+**       Sets it for the database: all connections of this process, at once and
+**       until the last of them closes.  Returns the new policy.  SQLITE_ERROR
+**       with a message, and no change, if TEXT is not a policy.
+**   PRAGMA [schema.]groupcommit_stats;
+**       One JSON object; the members are those of struct
+**       groupcommit_statistics.
+**
+**   The policy comes from the first of: pragma, URI, registration, the
+**   environment variable GROUPCOMMIT_POLICY (read when the extension is
+**   loaded), the built-in default "auto".
+**
+** TABLE groupcommit_stats (the extension, or groupcommit_stats_table())
+**
+**   An eponymous table with a row for each database that this process has open
+**   through the VFS: its path, its policy, and the members of
+**   struct groupcommit_statistics.
+**
+** THREADS
+**
+**   Every function may be called from any thread at any time.  A connection is
+**   subject to SQLite's own rules, nothing more.  After fork() the child may
+**   open databases of its own; connections it inherited must not be used,
+**   as with SQLite itself.
+*/
+#ifndef GROUPCOMMIT_H
+#define GROUPCOMMIT_H
+
+#include <sqlite3.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of this header; groupcommit_libversion() tells the library's. */
+#define GROUPCOMMIT_VERSION "0.1.0"
+#define GROUPCOMMIT_VERSION_NUMBER 1000 /* major*1000000 + minor*1000 + patch */
+
+/* The name under which groupcommit_register(NULL, ...) registers the VFS. */
+#define GROUPCOMMIT_VFS_NAME "groupcommit"
+
+/* Longest name that groupcommit_register() takes, in bytes. */
+#define GROUPCOMMIT_MAX_NAME 63
+
+/* Kinds of policy; see groupcommit_policy. */
+#define GROUPCOMMIT_ON_EACH_FLUSH 0
+#define GROUPCOMMIT_GROUP 1
+#define GROUPCOMMIT_AUTO 2
+
+/* Limits and defaults of the parameters of GROUPCOMMIT_GROUP. */
+#define GROUPCOMMIT_MAX_WAIT_US_LIMIT 10000000u
+#define GROUPCOMMIT_MAX_WAIT_US_DEFAULT 1000u
+#define GROUPCOMMIT_MAX_BATCH_LIMIT 1000000u
+#define GROUPCOMMIT_MAX_BATCH_DEFAULT 64u
+
+/*
+** When the log is synced for waiting commits.
+**
+**   GROUPCOMMIT_ON_EACH_FLUSH  Every commit does its own sync while it holds
+**       the write lock, as stock SQLite does.  A zeroed struct is this policy.
+**   GROUPCOMMIT_GROUP  The first commit that finds no sync running waits until
+**       max_batch commits wait, at most max_wait_us, then syncs once for all.
+**   GROUPCOMMIT_AUTO   The same without tuning: it waits for as many commits
+**       as were in flight lately, at most for a fraction of the time that a
+**       sync takes, and never when a connection commits alone.
+**
+** The policy decides when, never whether: COMMIT returns after the sync under
+** each of them.
+*/
+typedef struct groupcommit_policy {
+  int kind;                 /* GROUPCOMMIT_ON_EACH_FLUSH, _GROUP or _AUTO */
+  unsigned int max_wait_us; /* _GROUP: 0..GROUPCOMMIT_MAX_WAIT_US_LIMIT, in us */
+  unsigned int max_batch;   /* _GROUP: 0..GROUPCOMMIT_MAX_BATCH_LIMIT; 0 is 1 */
+} groupcommit_policy;
+
+/*
+** Registers a VFS that adds group commit to another VFS.
+**
+**   zName         Name of the new VFS; NULL means "groupcommit".  1 to
+**                 GROUPCOMMIT_MAX_NAME bytes; copied.
+**   zBase         Name of the VFS to wrap; NULL means the current default.
+**                 It must stay registered for as long as this one is.
+**   makeDefault   Non-zero: becomes the default VFS.
+**   pPolicy       Policy of databases opened through it for which neither URI
+**                 nor pragma says otherwise; copied.  NULL means auto.
+**
+** Returns SQLITE_OK;
+** SQLITE_MISUSE  zName is empty or too long, or *pPolicy is out of range;
+** SQLITE_ERROR   a VFS called zName is registered already;
+** SQLITE_NOTFOUND  there is no VFS called zBase (or no default VFS);
+** SQLITE_NOMEM.
+** The reason for a failure goes to sqlite3_log(), and nothing is changed.
+*/
+int groupcommit_register(const char* zName, const char* zBase, int makeDefault,
+                         const groupcommit_policy* pPolicy);
+
+/*
+** Unregisters the VFS zName (NULL: "groupcommit") that groupcommit_register()
+** or the extension registered.
+**
+** Returns SQLITE_OK; SQLITE_BUSY while a database file is open through it;
+** SQLITE_NOTFOUND if zName is not registered or not one of ours.
+*/
+int groupcommit_unregister(const char* zName);
+
+/*
+** Reads a policy from text: "on_each_flush", "auto", "group", or
+** "group(max_wait_us=N,max_batch=N)" with either or both parameters, in any
+** order.  Case does not matter and spaces may stand between the parts.
+**
+** Returns SQLITE_OK and fills *pOut; or SQLITE_ERROR, leaves *pOut alone and,
+** where pzErr is not NULL, sets *pzErr to a message that names the part at
+** fault and what is allowed, to be released with sqlite3_free().  SQLITE_MISUSE
+** if zText or pOut is NULL.
+*/
+int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char** pzErr);
+
+/*
+** Writes *pPolicy as text that groupcommit_policy_parse() reads back.  At most
+** nBuf bytes go to zBuf, a terminating zero included.
+**
+** Returns the length of the whole text without the zero, as snprintf() does
+** (64 bytes are always enough), or -1 if *pPolicy is out of range.
+*/
+int groupcommit_policy_format(const groupcommit_policy* pPolicy, char* zBuf, int nBuf);
+
+/* A distribution of times.  Quantiles are at most 7 % above the true value. */
+typedef struct groupcommit_latency {
+  sqlite3_int64 count;
+  sqlite3_int64 p50_us;
+  sqlite3_int64 p99_us;
+  sqlite3_int64 max_us; /* exact */
+} groupcommit_latency;
+
+/* Buckets of groupcommit_statistics.batch: 1, 2, 3-4, 5-8, 9-16, 17-32, 33-64
+** and more than 64 commits made durable by one sync. */
+#define GROUPCOMMIT_BATCH_BUCKETS 8
+
+/*
+** What happened to one database in this process since its first connection
+** opened it.  Counters only grow.  They are read one by one, not as a
+** snapshot.
+*/
+typedef struct groupcommit_statistics {
+  sqlite3_int64 connections;                      /* open now, through this VFS */
+  sqlite3_int64 commits;                          /* commits that asked for a sync of the log */
+  sqlite3_int64 deferred;                         /* of these, the ones that shared (the others
+                                                  ** did their own sync, as stock: schema
+                                                  ** changes, several databases, ...) */
+  sqlite3_int64 syncs;                            /* syncs of the log passed to the base VFS */
+  sqlite3_int64 failed_syncs;                     /* of these, the ones that failed */
+  sqlite3_int64 batch[GROUPCOMMIT_BATCH_BUCKETS]; /* commits per shared sync */
+  sqlite3_int64 windows_filled;                   /* leaders' waits that ended with a full batch*/
+  sqlite3_int64 windows_expired;                  /* leaders' waits that ran out of time */
+  sqlite3_int64 reader_waits;                     /* reads that waited for a commit's sync */
+  sqlite3_int64 pending;                          /* commits visible but not yet durable, now */
+  sqlite3_int64 fenced;                           /* 1 after a failed sync: see README */
+  groupcommit_latency sync;                       /* one sync of the log */
+  groupcommit_latency commit_wait;                /* one deferred commit's wait */
+  groupcommit_latency lock_wait;                  /* first refusal of the write lock until it
+                                                  ** was granted; 0 when granted at once */
+  groupcommit_latency reader_wait;                /* one of reader_waits */
+} groupcommit_statistics;
+
+/*
+** Reads the statistics of the database zSchema ("main", an attached name, or
+** NULL for main) of the open connection db.
+**
+** At most nOut bytes are written; pass sizeof(*pOut).  Members are only ever
+** added at the end, so a program built with an older header goes on working.
+**
+** Returns SQLITE_OK; SQLITE_NOTFOUND if that database is not open through this
+** VFS; SQLITE_ERROR if there is no such schema; SQLITE_MISUSE if db or pOut is
+** NULL.
+*/
+int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* pOut, size_t nOut);
+
+/*
+** Adds the eponymous table groupcommit_stats to the connection db.  The
+** extension does this by itself, for every connection of the process.
+**
+** Returns what sqlite3_create_module_v2() returns.
+*/
+int groupcommit_stats_table(sqlite3* db);
+
+/* GROUPCOMMIT_VERSION and GROUPCOMMIT_VERSION_NUMBER of the library. */
+const char* groupcommit_libversion(void);
+int groupcommit_libversion_number(void);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* GROUPCOMMIT_H */

@@ -1,0 +1,122 @@
+#include "main_file.h"
+
+#include "pragma.h"
+
+namespace groupcommit {
+namespace {
+
+// All main files that are open through this library, so that a log finds the one of its own
+// connection. (sqlite3_database_file_object() would find the file of a shim above us instead.)
+MainFile* main_files GUARDED_BY(ProcessMutex()) = nullptr;
+
+}  // namespace
+
+MainFile::MainFile(sqlite3_file* real, const char* name, Database* database,
+                   std::atomic<int>* open_files)
+    : File(real), name_(name), open_files_(open_files), connection_(database, real) {
+  open_files_->fetch_add(1, std::memory_order_relaxed);
+  MutexLock lock(ProcessMutex());
+  next_ = main_files;
+  main_files = this;
+}
+
+MainFile::~MainFile() {
+  open_files_->fetch_sub(1, std::memory_order_relaxed);
+  MutexLock lock(ProcessMutex());
+  MainFile** link = &main_files;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
+}
+
+MainFile* MainFile::OfLog(const char* wal_name) {
+  // pager.c: sqlite3PagerOpen() keeps the names of a database and of its log in one allocation, so
+  // that the pointer itself identifies the connection.
+  const char* database_name = sqlite3_filename_database(wal_name);
+  MutexLock lock(ProcessMutex());
+  MainFile* file = main_files;
+  while (file != nullptr && file->name_ != database_name) file = file->next_;
+  return file;
+}
+
+int MainFile::Close() {
+  if (!inherited()) connection_.database().Leave(real_);
+  return File::Close();
+}
+
+int MainFile::Read(void* data, int size, sqlite3_int64 offset) {
+  const int rc = File::Read(data, size, offset);
+  if (rc == SQLITE_OK && offset == 0 && !inherited()) connection_.OnPageRead(data, size);
+  return rc;
+}
+
+int MainFile::FileControl(int op, void* arg) {
+  if (inherited()) return File::FileControl(op, arg);
+  switch (op) {
+    case SQLITE_FCNTL_COMMIT_PHASETWO: {
+      // The write lock is released, the commit is visible, COMMIT has not returned: here we wait.
+      // An error fails the COMMIT (pager.c: pager_end_transaction()).
+      const int waited = connection_.WaitForCommit();
+      const int rc = File::FileControl(op, arg);
+      return waited != SQLITE_OK ? waited : rc;
+    }
+    case SQLITE_FCNTL_PDB:
+      connection_.SetDb(static_cast<sqlite3**>(arg));
+      return File::FileControl(op, arg);
+    case SQLITE_FCNTL_PRAGMA: {
+      const int rc = RunPragma(&connection_.database(), static_cast<char**>(arg));
+      return rc != SQLITE_NOTFOUND ? rc : File::FileControl(op, arg);
+    }
+    case SQLITE_FCNTL_VFSNAME: {
+      const int rc = File::FileControl(op, arg);
+      char** name = static_cast<char**>(arg);
+      if (rc == SQLITE_OK) *name = sqlite3_mprintf("%s/%z", GROUPCOMMIT_VFS_NAME, *name);
+      return rc;
+    }
+    case kFcntlStatistics:
+      *static_cast<groupcommit_statistics*>(arg) = connection_.database().ReadStatistics();
+      return SQLITE_OK;
+    default:
+      return File::FileControl(op, arg);
+  }
+}
+
+int MainFile::ShmMap(int region, int size, int extend, void volatile** out) {
+  const int rc = File::ShmMap(region, size, extend, out);
+  // The first region begins with the wal-index header. A null pointer is not an error: the region
+  // does not exist yet, and SQLite asked not to create it.
+  if (region == 0 && rc == SQLITE_OK) connection_.SetWalIndex(*out);
+  return rc;
+}
+
+int MainFile::ShmLock(int offset, int n, int flags) {
+  if (inherited()) return File::ShmLock(offset, n, flags);
+  const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+  const unsigned locks = ((1u << n) - 1) << offset;
+  if ((flags & SQLITE_SHM_LOCK) != 0) {
+    int rc = connection_.BeforeLock(locks, exclusive);
+    if (rc != SQLITE_OK) return rc;
+    rc = File::ShmLock(offset, n, flags);
+    if (rc == SQLITE_OK) {
+      connection_.OnLocked(locks, exclusive);
+    } else {
+      connection_.OnRefused(locks, exclusive);
+    }
+    return rc;
+  }
+  const unsigned released = connection_.BeforeUnlock(locks, exclusive);
+  // The fence may keep the write lock, which SQLite releases by itself (wal.c:
+  // walUnlockExclusive()).
+  const int rc = released == locks ? File::ShmLock(offset, n, flags) : SQLITE_OK;
+  connection_.AfterUnlock(locks, exclusive);
+  return rc;
+}
+
+int MainFile::ShmUnmap(int delete_it) {
+  if (!inherited()) {
+    connection_.ReleaseFence();
+    connection_.SetWalIndex(nullptr);
+  }
+  return File::ShmUnmap(delete_it);
+}
+
+}  // namespace groupcommit

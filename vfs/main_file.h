@@ -1,0 +1,51 @@
+// MainFile: the database file of a connection. Locks, the end of a commit, pragmas.
+#ifndef GROUPCOMMIT_MAIN_FILE_H_
+#define GROUPCOMMIT_MAIN_FILE_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "connection.h"
+#include "database.h"
+#include "file.h"
+#include "process.h"
+
+namespace groupcommit {
+
+// A file control of our own: the argument is a groupcommit_statistics*. SQLite's own are below 100.
+inline constexpr int kFcntlStatistics = 0x47430001;
+
+class MainFile final : public File {
+ public:
+  // `name` is what SQLite passed to xOpen; `open_files` counts the files that are open through the
+  // VFS.
+  MainFile(sqlite3_file* real, const char* name, Database* database, std::atomic<int>* open_files);
+  ~MainFile();
+
+  // The connection to which the log `wal_name` belongs, or null: opened through another VFS, say.
+  static MainFile* OfLog(const char* wal_name);
+  Connection& connection() { return connection_; }
+
+  // Was this file opened before a fork(), in the parent? Then its connection's state is the
+  // parent's.
+  bool inherited() const { return fork_generation_ != ForkGeneration(); }
+
+  // Hidden functions of File.
+  int Close();
+  int Read(void* data, int size, sqlite3_int64 offset);
+  int FileControl(int op, void* arg);
+  int ShmMap(int region, int size, int extend, void volatile** out);
+  int ShmLock(int offset, int n, int flags);
+  int ShmUnmap(int delete_it);
+
+ private:
+  const char* const name_;
+  std::atomic<int>* const open_files_;
+  const uint64_t fork_generation_ = ForkGeneration();
+  Connection connection_;
+  MainFile* next_ = nullptr;  // in the list of all main files
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_MAIN_FILE_H_

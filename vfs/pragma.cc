@@ -1,0 +1,45 @@
+#include "pragma.h"
+
+#include <new>
+#include <string>
+
+namespace groupcommit {
+namespace {
+
+int SetResult(char** args, const std::string& text, int rc) {
+  args[0] = sqlite3_mprintf("%s", text.c_str());
+  return args[0] != nullptr ? rc : SQLITE_NOMEM;
+}
+
+int PolicyPragma(Database* database, char** args) {
+  if (args[2] != nullptr) {
+    FlushPolicy policy;
+    std::string error;
+    if (!ParsePolicy(args[2], &policy, &error)) {
+      return SetResult(args, "groupcommit_policy: " + error, SQLITE_ERROR);
+    }
+    database->SetPolicy(policy);
+  }
+  return SetResult(args, FormatPolicy(database->policy()), SQLITE_OK);
+}
+
+int StatsPragma(Database* database, char** args) {
+  if (args[2] != nullptr) {
+    return SetResult(args, "groupcommit_stats takes no value", SQLITE_ERROR);
+  }
+  return SetResult(args, StatisticsToJson(database->ReadStatistics()), SQLITE_OK);
+}
+
+}  // namespace
+
+int RunPragma(Database* database, char** args) {
+  try {
+    if (sqlite3_stricmp(args[1], "groupcommit_policy") == 0) return PolicyPragma(database, args);
+    if (sqlite3_stricmp(args[1], "groupcommit_stats") == 0) return StatsPragma(database, args);
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;
+  }
+  return SQLITE_NOTFOUND;
+}
+
+}  // namespace groupcommit

@@ -1,0 +1,15 @@
+// The pragmas of a database: groupcommit_policy and groupcommit_stats.
+#ifndef GROUPCOMMIT_PRAGMA_H_
+#define GROUPCOMMIT_PRAGMA_H_
+
+#include "database.h"
+
+namespace groupcommit {
+
+// `args` is the argument of SQLITE_FCNTL_PRAGMA: the name, the value or null, and where the result
+// or the message goes. Returns SQLITE_NOTFOUND if the pragma is not one of ours.
+int RunPragma(Database* database, char** args);
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_PRAGMA_H_

@@ -1,0 +1,39 @@
+#include "process.h"
+
+#include <atomic>
+
+#if __has_include(<pthread.h>)
+#include <pthread.h>
+#endif
+
+namespace groupcommit {
+namespace {
+
+std::atomic<uint64_t> fork_generation{0};
+
+#if __has_include(<pthread.h>)
+void BeforeFork() NO_THREAD_SAFETY_ANALYSIS { ProcessMutex().Lock(); }
+void ParentAfterFork() NO_THREAD_SAFETY_ANALYSIS { ProcessMutex().Unlock(); }
+void ChildAfterFork() NO_THREAD_SAFETY_ANALYSIS {
+  fork_generation.fetch_add(1, std::memory_order_relaxed);
+  ProcessMutex().Unlock();
+}
+#endif
+
+Mutex* NewProcessMutex() {
+#if __has_include(<pthread.h>)
+  pthread_atfork(BeforeFork, ParentAfterFork, ChildAfterFork);
+#endif
+  return new Mutex;  // never destroyed: connections may be closed by static destructors
+}
+
+}  // namespace
+
+Mutex& ProcessMutex() {
+  static Mutex* const mutex = NewProcessMutex();
+  return *mutex;
+}
+
+uint64_t ForkGeneration() { return fork_generation.load(std::memory_order_relaxed); }
+
+}  // namespace groupcommit

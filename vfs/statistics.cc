@@ -1,0 +1,142 @@
+#include "statistics.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace groupcommit {
+
+int LatencyHistogram::BucketOf(uint64_t nanos) {
+  if (nanos < kSub) return static_cast<int>(nanos);
+  // nanos >> exponent is in [kSub, 2 * kSub).
+  const int exponent = static_cast<int>(std::bit_width(nanos)) - 1 - kSubBits;
+  const int bucket = exponent * kSub + static_cast<int>(nanos >> exponent);
+  return std::min(bucket, kBuckets - 1);
+}
+
+int64_t LatencyHistogram::UpperBound(int bucket) {
+  if (bucket < 2 * kSub) return bucket;
+  const int exponent = bucket / kSub - 1;
+  const int64_t mantissa = bucket % kSub + kSub;
+  return ((mantissa + 1) << exponent) - 1;
+}
+
+void LatencyHistogram::Record(int64_t nanos) {
+  nanos = std::max<int64_t>(nanos, 0);
+  const auto bucket = static_cast<size_t>(BucketOf(static_cast<uint64_t>(nanos)));
+  buckets_[bucket].fetch_add(1, std::memory_order_relaxed);
+  int64_t max = max_.load(std::memory_order_relaxed);
+  while (nanos > max && !max_.compare_exchange_weak(max, nanos, std::memory_order_relaxed)) {
+  }
+}
+
+groupcommit_latency LatencyHistogram::Summary() const {
+  std::array<int64_t, kBuckets> counts;
+  int64_t total = 0;
+  for (size_t i = 0; i < counts.size(); i++) {
+    counts[i] = buckets_[i].load(std::memory_order_relaxed);
+    total += counts[i];
+  }
+  const int64_t max = max_.load(std::memory_order_relaxed);
+  const auto quantile = [&](int percent) -> int64_t {
+    const int64_t rank = (total * percent + 99) / 100;
+    int64_t seen = 0;
+    for (int i = 0; i < kBuckets; i++) {
+      seen += counts[static_cast<size_t>(i)];
+      if (seen >= rank) return std::min(UpperBound(i), max);
+    }
+    return max;
+  };
+  constexpr int64_t kNanosPerMicro = 1000;
+  const auto micros = [](int64_t nanos) { return (nanos + kNanosPerMicro / 2) / kNanosPerMicro; };
+  if (total == 0) return {0, 0, 0, 0};
+  return {total, micros(quantile(50)), micros(quantile(99)), micros(max)};
+}
+
+void Statistics::RecordBatch(uint64_t commits_in_batch) {
+  if (commits_in_batch == 0) return;
+  // 1, 2, 3-4, 5-8, ...: the number of bits of (commits - 1).
+  const auto bucket = static_cast<size_t>(std::bit_width(commits_in_batch - 1));
+  batch[std::min(bucket, batch.size() - 1)].Add();
+}
+
+void Statistics::CopyTo(groupcommit_statistics* out) const {
+  out->commits = commits.Get();
+  out->deferred = deferred.Get();
+  out->syncs = syncs.Get();
+  out->failed_syncs = failed_syncs.Get();
+  for (size_t i = 0; i < batch.size(); i++) out->batch[i] = batch[i].Get();
+  out->windows_filled = windows_filled.Get();
+  out->windows_expired = windows_expired.Get();
+  out->reader_waits = reader_waits.Get();
+  out->sync = sync.Summary();
+  out->commit_wait = commit_wait.Summary();
+  out->lock_wait = lock_wait.Summary();
+  out->reader_wait = reader_wait.Summary();
+}
+
+namespace {
+
+class JsonObject {
+ public:
+  JsonObject& Number(const char* name, int64_t value) {
+    Name(name);
+    text_ += std::to_string(value);
+    return *this;
+  }
+  JsonObject& Latency(const char* name, const groupcommit_latency& latency) {
+    Name(name);
+    text_ += JsonObject()
+                 .Number("count", latency.count)
+                 .Number("p50_us", latency.p50_us)
+                 .Number("p99_us", latency.p99_us)
+                 .Number("max_us", latency.max_us)
+                 .Close();
+    return *this;
+  }
+  template <size_t N>
+  JsonObject& Array(const char* name, const sqlite3_int64 (&values)[N]) {
+    Name(name);
+    text_ += '[';
+    for (size_t i = 0; i < N; i++) {
+      if (i > 0) text_ += ',';
+      text_ += std::to_string(values[i]);
+    }
+    text_ += ']';
+    return *this;
+  }
+  std::string Close() { return text_ + "}"; }
+
+ private:
+  void Name(const char* name) {
+    if (text_.size() > 1) text_ += ',';
+    text_ += '"';
+    text_ += name;
+    text_ += "\":";
+  }
+
+  std::string text_ = "{";
+};
+
+}  // namespace
+
+std::string StatisticsToJson(const groupcommit_statistics& stats) {
+  return JsonObject()
+      .Number("connections", stats.connections)
+      .Number("commits", stats.commits)
+      .Number("deferred", stats.deferred)
+      .Number("syncs", stats.syncs)
+      .Number("failed_syncs", stats.failed_syncs)
+      .Array("batch", stats.batch)
+      .Number("windows_filled", stats.windows_filled)
+      .Number("windows_expired", stats.windows_expired)
+      .Number("reader_waits", stats.reader_waits)
+      .Number("pending", stats.pending)
+      .Number("fenced", stats.fenced)
+      .Latency("sync", stats.sync)
+      .Latency("commit_wait", stats.commit_wait)
+      .Latency("lock_wait", stats.lock_wait)
+      .Latency("reader_wait", stats.reader_wait)
+      .Close();
+}
+
+}  // namespace groupcommit

@@ -1,0 +1,52 @@
+// WalFile: the log of a connection. This is where the sync of a commit is deferred, and where a
+// reader waits.
+#ifndef GROUPCOMMIT_WAL_FILE_H_
+#define GROUPCOMMIT_WAL_FILE_H_
+
+#include "file.h"
+#include "main_file.h"
+
+namespace groupcommit {
+
+class WalFile final : public File {
+ public:
+  // `main` is the main file of the same connection; SQLite closes it after the log.
+  WalFile(sqlite3_file* real, MainFile* main) : File(real), main_(main) {
+    main_->connection().SetLog(real);
+  }
+
+  int Close() {
+    if (!main_->inherited()) main_->connection().SetLog(nullptr);
+    return File::Close();
+  }
+
+  int Read(void* data, int size, sqlite3_int64 offset) {
+    if (main_->inherited()) return File::Read(data, size, offset);
+    const int refused = main_->connection().BeforeLogRead(size, offset);
+    if (refused != SQLITE_OK) return refused;
+    const int rc = File::Read(data, size, offset);
+    if (rc == SQLITE_OK) main_->connection().OnPageRead(data, size);
+    return rc;
+  }
+
+  int Write(const void* data, int size, sqlite3_int64 offset) {
+    if (main_->inherited()) return File::Write(data, size, offset);
+    const int refused = main_->connection().BeforeLogWrite();
+    if (refused != SQLITE_OK) return refused;
+    const int rc = File::Write(data, size, offset);
+    if (rc == SQLITE_OK) main_->connection().OnLogWritten(data, size, offset);
+    return rc;
+  }
+
+  int Sync(int flags) {
+    if (main_->inherited()) return File::Sync(flags);
+    return main_->connection().SyncLog(flags);
+  }
+
+ private:
+  MainFile* const main_;
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_WAL_FILE_H_

@@ -1,0 +1,93 @@
+// The parts of SQLite's WAL and wal-index formats that the shim looks at, as values. The formats
+// are documented at https://sqlite.org/walformat.html and at the head of SQLite's wal.c.
+#ifndef GROUPCOMMIT_WAL_FORMAT_H_
+#define GROUPCOMMIT_WAL_FORMAT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+namespace groupcommit {
+
+inline constexpr int kWalHeaderSize = 32;
+inline constexpr int kFrameHeaderSize = 24;
+
+inline uint32_t BigEndian32(const uint8_t* bytes) {
+  return static_cast<uint32_t>(bytes[0]) << 24 | static_cast<uint32_t>(bytes[1]) << 16 |
+         static_cast<uint32_t>(bytes[2]) << 8 | static_cast<uint32_t>(bytes[3]);
+}
+
+// The first eight bytes of a frame header; see wal.c: walEncodeFrame().
+struct FrameHeader {
+  uint32_t page_number = 0;
+  uint32_t database_size = 0;  // pages; non-zero only in the last frame of a commit
+
+  static FrameHeader Decode(const void* bytes) {
+    const auto* p = static_cast<const uint8_t*>(bytes);
+    return {BigEndian32(p), BigEndian32(p + 4)};
+  }
+};
+
+inline int64_t FrameOffset(uint32_t frame, int page_size) {
+  return kWalHeaderSize + static_cast<int64_t>(frame - 1) * (page_size + kFrameHeaderSize);
+}
+
+// The 1-based frame in which the byte at `offset` lies; 0 for the WAL header or a nonsensical
+// offset.
+inline uint32_t FrameAt(int64_t offset, int page_size) {
+  if (offset < kWalHeaderSize || page_size <= 0) return 0;
+  const int64_t frame = (offset - kWalHeaderSize) / (page_size + kFrameHeaderSize) + 1;
+  return frame <= UINT32_MAX ? static_cast<uint32_t>(frame) : 0;
+}
+
+// The members of struct WalIndexHdr (wal.c) that the shim needs.
+struct WalIndexHeader {
+  uint32_t change = 0;  // grows with each commit, whoever makes it
+  int page_size = 0;    // 0 before the first commit of a new log
+  uint32_t last_frame = 0;
+
+  // Copies the first of the two headers from the start of the wal-index. The copy is exact while
+  // the caller holds the write lock; without it, it may mix two commits.
+  static WalIndexHeader Load(volatile void* wal_index) {
+    constexpr int kWords = 5;
+    uint32_t words[kWords];
+    auto* shared = static_cast<uint32_t*>(const_cast<void*>(wal_index));
+    for (int i = 0; i < kWords; i++) {
+      // Relaxed: SQLite's own locks and barriers order this against the writer of the header.
+      words[i] = std::atomic_ref<uint32_t>(shared[i]).load(std::memory_order_relaxed);
+    }
+    uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
+    std::memcpy(&size, reinterpret_cast<const uint8_t*>(words) + 14, sizeof(size));
+    WalIndexHeader header;
+    header.change = words[2];
+    header.page_size = (size & 0xfe00) + ((size & 0x0001) << 16);
+    header.last_frame = words[4];
+    return header;
+  }
+};
+
+// Is the change from one page 1 to the next one of sizes and counters only: the file change
+// counter, the size in pages, the freelist (bytes 24-39), version-valid-for and the library's
+// version number (92-99)? Then it tells a reader nothing about the schema or about rows; see
+// btree.c and the file format's section 1.3.
+inline bool SamePage1ButSizes(const uint8_t* before, const uint8_t* after, int page_size) {
+  constexpr int kSizes = 24;
+  constexpr int kSizesEnd = 40;
+  constexpr int kVersions = 92;
+  constexpr int kVersionsEnd = 100;
+  return std::memcmp(before, after, kSizes) == 0 &&
+         std::memcmp(before + kSizesEnd, after + kSizesEnd, kVersions - kSizesEnd) == 0 &&
+         std::memcmp(before + kVersionsEnd, after + kVersionsEnd,
+                     static_cast<size_t>(page_size - kVersionsEnd)) == 0;
+}
+
+// Every page 1 begins with this, its terminating zero included.
+inline constexpr char kDatabaseMagic[] = "SQLite format 3";
+
+inline bool LooksLikePage1(const void* page, int page_size) {
+  return page_size >= 512 && std::memcmp(page, kDatabaseMagic, sizeof(kDatabaseMagic)) == 0;
+}
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_WAL_FORMAT_H_
