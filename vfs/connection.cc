@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "log_repair.h"
+
 namespace groupcommit {
 namespace {
 
@@ -12,7 +14,6 @@ constexpr unsigned kWriteLock = 1u << 0;
 constexpr unsigned kCheckpointLock = 1u << 1;
 constexpr unsigned kRecoverLock = 1u << 2;
 constexpr unsigned kReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0x7u;
-constexpr unsigned kFenceLocks = kWriteLock | kCheckpointLock;
 
 constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
 
@@ -42,8 +43,11 @@ WalIndexHeader Connection::Header() const {
 // -----------------------------------------------------------------------------------------
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
+  if (database_->coordinator().failure() == 0) {
+    stale_cache_ = false;
+    return SQLITE_OK;
+  }
   if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0) return kCommitFailed;
-  if (database_->coordinator().failure() == 0) return SQLITE_OK;
   HoldFence();
   const bool builds_on_log =
       exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
@@ -134,7 +138,9 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
 }
 
 int Connection::SyncLog(int flags) {
-  if (database_->coordinator().failure() != 0) return Fail(kCommitFailed);
+  if (database_->coordinator().failure() != 0 && !(sole_user_ && Repair())) {
+    return Fail(kCommitFailed);
+  }
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
   // told.
   if (Holds(kWriteLock) && database_->coordinator().failures() != failures_at_lock_) {
@@ -291,26 +297,35 @@ int Connection::Fail(int error) {
 
 // After a failed sync the log has a hole, and what is built on it would be lost with it.
 // Connections of this process are refused in BeforeLock(); holding the locks keeps other processes
-// out. They are taken by whoever comes by, as far as they are free.
+// out. They are taken by whoever comes by first, as soon as they are free.
 void Connection::HoldFence() {
   if (wal_index_ == nullptr) return;
-  for (int i = 0; i < 2; i++) {
-    const unsigned lock = 1u << i;
-    if ((kFenceLocks & lock) == 0 || ((fence_ | exclusive_) & lock) != 0) continue;
-    if (main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) ==
-        SQLITE_OK) {
-      fence_ |= lock;
-    }
+  for (const unsigned lock : {kWriteLock, kCheckpointLock}) {
+    if (((fence_ | exclusive_) & lock) != 0) continue;
+    if (ShmLock(lock, SQLITE_SHM_LOCK) != SQLITE_OK) return;
+    fence_ |= lock;
   }
 }
 
 void Connection::ReleaseFence() {
-  for (int i = 0; i < 2; i++) {
-    if ((fence_ & (1u << i)) != 0) {
-      main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
-    }
+  if ((fence_ & kWriteLock) != 0 && log_ != nullptr) Repair();
+  for (const unsigned lock : {kCheckpointLock, kWriteLock}) {
+    if ((fence_ & lock) != 0) ShmLock(lock, SQLITE_SHM_UNLOCK);
   }
   fence_ = 0;
+}
+
+// Closes the hole, if it can be closed, so that the database may be used again. Only at the end of
+// the connection that keeps all others out: until then the failed commits stay out of sight.
+bool Connection::Repair() {
+  if (RewriteLog(log_, Header().last_frame) != SQLITE_OK) return false;
+  database_->coordinator().Resume();
+  return true;
+}
+
+int Connection::ShmLock(unsigned lock, int action) {
+  return main_->pMethods->xShmLock(main_, lock == kWriteLock ? 0 : 1, 1,
+                                   action | SQLITE_SHM_EXCLUSIVE);
 }
 
 }  // namespace groupcommit

@@ -65,6 +65,9 @@ class Connection final : private Coordinator::Log {
   // The connection is about to let go of the shared memory: gives back what the fence holds.
   void ReleaseFence();
 
+  // SQLite holds the file lock SQLITE_LOCK_EXCLUSIVE, or no longer does.
+  void SetSoleUser(bool sole) { sole_user_ = sole; }
+
  private:
   enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
 
@@ -80,6 +83,8 @@ class Connection final : private Coordinator::Log {
   int WaitForReader(Lsn lsn);
   int Fail(int error);
   void HoldFence();
+  bool Repair();
+  int ShmLock(unsigned lock, int action);
 
   Database* const database_;
   sqlite3_file* const main_;
@@ -90,6 +95,7 @@ class Connection final : private Coordinator::Log {
   unsigned exclusive_ = 0;  // shared-memory locks that SQLite holds, a bit each
   unsigned shared_ = 0;
   unsigned fence_ = 0;         // locks held for the fence, not for SQLite
+  bool sole_user_ = false;     // nobody else has the database open
   int64_t refused_since_ = 0;  // when the write lock was first refused, ns; 0: not waiting for it
 
   // The write transaction, from OnLocked(WRITE) on.

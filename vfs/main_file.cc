@@ -49,6 +49,19 @@ int MainFile::Read(void* data, int size, sqlite3_int64 offset) {
   return rc;
 }
 
+int MainFile::Lock(int level) {
+  const int rc = File::Lock(level);
+  // In WAL mode, the sign of a connection that is the last one and closes (wal.c:
+  // sqlite3WalClose()).
+  if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE) connection_.SetSoleUser(true);
+  return rc;
+}
+
+int MainFile::Unlock(int level) {
+  connection_.SetSoleUser(false);
+  return File::Unlock(level);
+}
+
 int MainFile::FileControl(int op, void* arg) {
   if (inherited()) return File::FileControl(op, arg);
   switch (op) {

@@ -33,6 +33,8 @@ class MainFile final : public File {
   // Hidden functions of File.
   int Close();
   int Read(void* data, int size, sqlite3_int64 offset);
+  int Lock(int level);
+  int Unlock(int level);
   int FileControl(int op, void* arg);
   int ShmMap(int region, int size, int extend, void volatile** out);
   int ShmLock(int offset, int n, int flags);

@@ -66,6 +66,55 @@ struct WalIndexHeader {
   }
 };
 
+// The chain of checksums that runs through a log; wal.c: walChecksumBytes() and walDecodeFrame().
+class WalChecksum {
+ public:
+  // Is this a valid header of a log?
+  bool StartsWith(const uint8_t* header) {
+    constexpr uint32_t kMagic = 0x377f0682;  // the lowest bit tells the byte order of the checksums
+    const uint32_t magic = BigEndian32(header);
+    page_size_ = static_cast<int>(BigEndian32(header + 8));
+    if ((magic & ~1u) != kMagic || page_size_ < 512 || page_size_ > 65536 ||
+        (page_size_ & (page_size_ - 1)) != 0) {
+      return false;
+    }
+    big_endian_ = (magic & 1u) != 0;
+    std::memcpy(salts_, header + 16, sizeof(salts_));
+    Add(header, 24);
+    return Matches(header + 24);
+  }
+
+  // Is this frame, header and page, the valid successor of what came before?
+  bool Continues(const uint8_t* frame) {
+    Add(frame, 8);
+    Add(frame + kFrameHeaderSize, page_size_);
+    return std::memcmp(frame + 8, salts_, sizeof(salts_)) == 0 && Matches(frame + 16);
+  }
+
+  int page_size() const { return page_size_; }
+
+ private:
+  uint32_t Word(const uint8_t* bytes) const {
+    const uint32_t word = BigEndian32(bytes);
+    return big_endian_ ? word
+                       : word >> 24 | (word >> 8 & 0xff00) | (word << 8 & 0xff0000) | word << 24;
+  }
+  void Add(const uint8_t* bytes, int size) {
+    for (int i = 0; i < size; i += 8) {
+      sum_[0] += Word(bytes + i) + sum_[1];
+      sum_[1] += Word(bytes + i + 4) + sum_[0];
+    }
+  }
+  bool Matches(const uint8_t* stored) const {
+    return BigEndian32(stored) == sum_[0] && BigEndian32(stored + 4) == sum_[1];
+  }
+
+  int page_size_ = 0;
+  bool big_endian_ = false;
+  uint8_t salts_[8] = {};
+  uint32_t sum_[2] = {0, 0};
+};
+
 // Is the change from one page 1 to the next one of sizes and counters only: the file change
 // counter, the size in pages, the freelist (bytes 24-39), version-valid-for and the library's
 // version number (92-99)? Then it tells a reader nothing about the schema or about rows; see

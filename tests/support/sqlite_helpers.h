@@ -5,7 +5,6 @@
 #include <sqlite3.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -69,7 +68,7 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   const std::string& path() const { return path_; }
-  // The path of something in it; names starting with "file:" are not made URIs.
+  // The path of `name` in it.
   std::string File(const std::string& name) const { return path_ + "/" + name; }
 
  private:

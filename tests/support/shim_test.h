@@ -1,0 +1,75 @@
+// ShimTest: a fixture with the shim, called "gc", over a test storage.
+#ifndef GROUPCOMMIT_TESTS_SUPPORT_SHIM_TEST_H_
+#define GROUPCOMMIT_TESTS_SUPPORT_SHIM_TEST_H_
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <string>
+#include <vector>
+
+#include "groupcommit.h"
+#include "support/sqlite_helpers.h"
+#include "support/test_storage.h"
+
+namespace groupcommit::testing {
+
+class ShimTest : public ::testing::Test {
+ protected:
+  ShimTest() { EXPECT_EQ(groupcommit_register("gc", "store", 0, nullptr), SQLITE_OK); }
+  ~ShimTest() override {
+    storage_.OpenGate();
+    EXPECT_EQ(groupcommit_unregister("gc"), SQLITE_OK) << "a connection is still open";
+  }
+
+  std::string path(const std::string& name = "test.db") const { return dir_.File(name); }
+
+  // A connection through the shim, in WAL mode with synchronous=FULL.
+  Db OpenWal(const std::string& file = "test.db") { return OpenWalUri(path(file)); }
+  Db OpenWalUri(const std::string& uri) {
+    Db db(uri, "gc");
+    EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+    db.ExecOk("PRAGMA synchronous=FULL");
+    return db;
+  }
+
+  // The same with a table t(x) that holds one row, all of it durable, and page 1 in the log.
+  Db OpenWithTable(const std::string& file = "test.db") {
+    Db db = OpenWal(file);
+    db.ExecOk("CREATE TABLE IF NOT EXISTS t(x); INSERT INTO t VALUES('first')");
+    return db;
+  }
+
+  static groupcommit_statistics Stats(const Db& db, const char* schema = "main") {
+    groupcommit_statistics stats{};
+    EXPECT_EQ(groupcommit_stats(db.get(), schema, &stats, sizeof(stats)), SQLITE_OK);
+    return stats;
+  }
+
+  int64_t WalSyncs() { return storage_.Counters(FileKind::kWal).syncs; }
+
+  // Runs `sql` in a thread of its own.
+  static std::future<int> ExecAsync(Db& db, const std::string& sql) {
+    return std::async(std::launch::async, [&db, sql] { return db.Exec(sql); });
+  }
+
+  static bool IsReady(const std::future<int>& result) {
+    return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  }
+
+  // Number of rows that stock SQLite finds after a power cut at this moment.
+  int64_t RowsAfterPowerCut(const std::string& file = "test.db") {
+    const std::string cut = dir_.path() + "/cut";
+    storage_.CutInto(cut);
+    ExpectIntact(cut + "/" + file);
+    Db db(cut + "/" + file);
+    return db.Int("SELECT count(*) FROM t");
+  }
+
+  TempDir dir_;
+  TestStorage storage_{"store"};
+};
+
+}  // namespace groupcommit::testing
+
+#endif  // GROUPCOMMIT_TESTS_SUPPORT_SHIM_TEST_H_
