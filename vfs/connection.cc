@@ -255,9 +255,9 @@ int Connection::BeforeLogRead(int size, int64_t offset) {
 }
 
 int Connection::WaitForReader(Lsn lsn) {
+  database_->stats().reader_waits.Add();
   const int64_t start = database_->clock().NowNanos();
   const int rc = database_->coordinator().WaitDurable(lsn, this);
-  database_->stats().reader_waits.Add();
   database_->stats().reader_wait.Record(database_->clock().NowNanos() - start);
   return rc;
 }

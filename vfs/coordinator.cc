@@ -64,8 +64,15 @@ Lsn Coordinator::Append(uint64_t failures_before) {
   return lsn;
 }
 
-int Coordinator::WaitDurable(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
+int Coordinator::WaitDurable(Lsn target, Log* log) {
   if (IsDurable(target)) return 0;
+  waiting_.fetch_add(1, std::memory_order_relaxed);
+  const int error = WaitInLine(target, log);
+  waiting_.fetch_sub(1, std::memory_order_relaxed);
+  return error;
+}
+
+int Coordinator::WaitInLine(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   mutex_.Lock();
   int error;
   if (Settled(target, &error)) {

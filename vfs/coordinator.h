@@ -91,6 +91,9 @@ class Coordinator {
   }
   bool AllDurable() const { return durable() >= appended(); }
 
+  // How many threads are in WaitDurable() and have found their commit not yet durable.
+  int waiting() const { return waiting_.load(std::memory_order_relaxed); }
+
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
   // although a later sync succeeds.
   uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
@@ -112,6 +115,7 @@ class Coordinator {
     int error;
   };
 
+  int WaitInLine(Lsn target, Log* log) EXCLUDES(mutex_);
   int Lead(Lsn target, Log* log) RELEASE(mutex_);
   void AwaitCompany(Lsn target) REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
@@ -132,6 +136,7 @@ class Coordinator {
 
   LogTails tails_;
   std::atomic<int> failure_{0};
+  std::atomic<int> waiting_{0};
   // While a leader waits for company: the LSN whose append ends the wait, else kNoWindow. Append()
   // reads it after it has moved `appended`, the leader reads `appended` after it has set this; both
   // orders are sequentially consistent, so one of the two sees the other.

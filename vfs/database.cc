@@ -130,6 +130,7 @@ groupcommit_statistics Database::ReadStatistics() const {
   groupcommit_statistics stats{};
   stats_.CopyTo(&stats);
   stats.pending = static_cast<sqlite3_int64>(coordinator_.appended() - coordinator_.durable());
+  stats.waiting = coordinator_.waiting();
   stats.fenced = coordinator_.failure() != 0;
   MutexLock lock(mutex_);
   stats.connections = static_cast<sqlite3_int64>(files_.size());

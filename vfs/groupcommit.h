@@ -205,6 +205,7 @@ typedef struct groupcommit_statistics {
   sqlite3_int64 windows_expired;                  /* leaders' waits that ran out of time */
   sqlite3_int64 reader_waits;                     /* reads that waited for a commit's sync */
   sqlite3_int64 pending;                          /* commits visible but not yet durable, now */
+  sqlite3_int64 waiting;                          /* commits and reads that wait for a sync, now */
   sqlite3_int64 fenced;                           /* 1 after a failed sync: see README */
   groupcommit_latency sync;                       /* one sync of the log */
   groupcommit_latency commit_wait;                /* one deferred commit's wait */

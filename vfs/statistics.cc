@@ -131,6 +131,7 @@ std::string StatisticsToJson(const groupcommit_statistics& stats) {
       .Number("windows_expired", stats.windows_expired)
       .Number("reader_waits", stats.reader_waits)
       .Number("pending", stats.pending)
+      .Number("waiting", stats.waiting)
       .Number("fenced", stats.fenced)
       .Latency("sync", stats.sync)
       .Latency("commit_wait", stats.commit_wait)

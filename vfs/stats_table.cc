@@ -56,6 +56,7 @@ constexpr Column kColumns[] = {
     COUNTER(windows_expired),
     COUNTER(reader_waits),
     COUNTER(pending),
+    COUNTER(waiting),
     COUNTER(fenced),
     LATENCY(sync),
     LATENCY(commit_wait),

@@ -6,6 +6,7 @@
 
 #include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "groupcommit.h"
@@ -53,8 +54,17 @@ class ShimTest : public ::testing::Test {
     return std::async(std::launch::async, [&db, sql] { return db.Exec(sql); });
   }
 
-  static bool IsReady(const std::future<int>& result) {
+  template <class T>
+  static bool IsReady(const std::future<T>& result) {
     return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  }
+
+  // Returns once `result` is there, or `n` threads wait for a sync of the database that `observer`
+  // has open. The latter is expected; it cannot be both.
+  template <class T>
+  static void ExpectToWait(const std::future<T>& result, const Db& observer, int64_t n) {
+    while (Stats(observer).waiting < n && !IsReady(result)) std::this_thread::yield();
+    EXPECT_FALSE(IsReady(result)) << "it did not wait";
   }
 
   // Number of rows that stock SQLite finds after a power cut at this moment.

@@ -1,0 +1,287 @@
+// When a leader of the coordinator waits for company, and for how long.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "coordinator.h"
+#include "support/coordinator_fixture.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class CoordinatorPolicyTest : public CoordinatorFixture {
+ protected:
+  // Leads a sync of `sync_nanos` while which all of `commits` are in flight: one that it covers and
+  // those that come while it runs and wait for the next. Leaves log_ holding.
+  void Flight(int commits, int64_t sync_nanos) {
+    log_.HoldSyncs();
+    const size_t calls_before = log_.calls();
+    BackgroundCall& leader = StartWait(Commit());
+    ASSERT_TRUE(log_.AwaitCalls(calls_before + 1));
+    for (int i = 1; i < commits; i++) StartWait(Commit()).AwaitParked();
+    clock_.Advance(sync_nanos);
+    log_.Finish(calls_before);
+    ASSERT_EQ(leader.Result(), 0);
+  }
+};
+
+TEST_F(CoordinatorPolicyTest, OnEachFlushNeverWaits) {
+  coordinator_.SetPolicy(FlushPolicy{});
+  Flight(4, kMillisecond);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 4u);
+  EXPECT_EQ(clock_.waits(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, GroupWindowEndsWhenTheBatchIsFull) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 3));
+  for (Lsn last : {3u, 6u}) {
+    BackgroundCall& leader = StartWait(Commit());
+    EXPECT_TRUE(KeepsWaiting());
+    Commit();
+    EXPECT_TRUE(KeepsWaiting());
+    EXPECT_EQ(log_.calls(), last / 3 - 1);
+    Commit();
+    EXPECT_EQ(leader.Result(), 0);
+    EXPECT_EQ(log_.call(last / 3 - 1).through, last);
+  }
+  EXPECT_EQ(log_.calls(), 2u);
+  EXPECT_EQ(stats_.windows_filled.Get(), 2);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+  EXPECT_EQ(stats_.batch[2].Get(), 2);
+}
+
+TEST_F(CoordinatorPolicyTest, GroupWindowEndsWhenTheTimeIsUp) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 8));
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.NanosLeft(), 1000 * kMicrosecond);
+  Commit();
+  clock_.Advance(1000 * kMicrosecond - 1);
+  EXPECT_TRUE(KeepsWaiting()) << "a wake-up does not end the window";
+  EXPECT_EQ(clock_.NanosLeft(), 1) << "nor does it begin again";
+  EXPECT_EQ(log_.calls(), 0u);
+  clock_.Advance(1);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(log_.call(0).through, 2u);
+  EXPECT_EQ(stats_.windows_filled.Get(), 0);
+  EXPECT_EQ(stats_.windows_expired.Get(), 1);
+}
+
+TEST_F(CoordinatorPolicyTest, ALateLeaderHasAWindowOfItsOwn) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 8));
+  log_.HoldSyncs();
+  StartWait(Commit());
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  clock_.Advance(1000 * kMicrosecond);
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& second = StartWait(Commit());
+  second.AwaitParked();
+  clock_.Advance(300 * kMicrosecond);
+  log_.Finish(0);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(clock_.NanosLeft(), 1000 * kMicrosecond);
+  clock_.Advance(1000 * kMicrosecond);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.Finish(1);
+  EXPECT_EQ(second.Result(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, GroupWindowIsNotNeededForAFullBatch) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 3));
+  for (int i = 0; i < 5; i++) Commit();
+  EXPECT_EQ(Wait(1), 0);
+  EXPECT_EQ(log_.call(0).through, 5u) << "max_batch ends a wait, it does not limit a sync";
+  EXPECT_EQ(clock_.waits(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, FollowersJoinAWindow) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 3));
+  for (int i = 0; i < 3; i++) {
+    StartWait(Commit()).AwaitParked();
+  }
+  for (BackgroundCall& call : calls_) EXPECT_EQ(call.Result(), 0);
+  EXPECT_EQ(log_.calls(), 1u);
+  EXPECT_EQ(log_.call(0).thread, calls_[0].thread_id());
+}
+
+// The tail is read after the window and before the sync.
+TEST_F(CoordinatorPolicyTest, CommitsInTheWindowAreCoveredAndLaterOnesAreNot) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 8));
+  log_.HoldSyncs();
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  BackgroundCall& in_window = StartWait(Commit());
+  in_window.AwaitParked();
+  clock_.Advance(1000 * kMicrosecond);
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& in_sync = StartWait(Commit());
+  in_sync.AwaitParked();
+  log_.Finish(0);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(in_window.Result(), 0);
+  EXPECT_EQ(log_.call(0).through, 2u);
+  EXPECT_EQ(coordinator_.durable(), 2u);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_FALSE(in_sync.returned());
+}
+
+TEST_F(CoordinatorPolicyTest, NoWindowForABatchOfOneOrATimeOfNone) {
+  Lsn last = 0;
+  for (const FlushPolicy& policy :
+       {FlushPolicy::Group(1000, 0), FlushPolicy::Group(1000, 1), FlushPolicy::Group(0, 64),
+        FlushPolicy::Group(0, 0), FlushPolicy::Group(0, GROUPCOMMIT_MAX_BATCH_LIMIT)}) {
+    coordinator_.SetPolicy(policy);
+    EXPECT_EQ(Wait(last = Commit()), 0);
+  }
+  EXPECT_EQ(log_.calls(), last);
+  EXPECT_EQ(clock_.waits(), 0);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, TheLongestWindow) {
+  coordinator_.SetPolicy(
+      FlushPolicy::Group(GROUPCOMMIT_MAX_WAIT_US_LIMIT, GROUPCOMMIT_MAX_BATCH_LIMIT));
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(clock_.NanosLeft(), int64_t{GROUPCOMMIT_MAX_WAIT_US_LIMIT} * kMicrosecond);
+  clock_.Advance(int64_t{GROUPCOMMIT_MAX_WAIT_US_LIMIT} * kMicrosecond);
+  EXPECT_EQ(leader.Result(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, ANewPolicyTakesEffectInAWindow) {
+  Lsn last = 0;
+  for (const FlushPolicy& policy : {FlushPolicy{}, FlushPolicy::Group(0, 64),
+                                    FlushPolicy::Group(1'000'000, 2), FlushPolicy::Auto()}) {
+    coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 64));
+    BackgroundCall& leader = StartWait(Commit());
+    ASSERT_TRUE(KeepsWaiting());
+    last = Commit();
+    coordinator_.SetPolicy(policy);
+    EXPECT_EQ(leader.Result(), 0) << "policy " << static_cast<int>(policy.kind);
+    EXPECT_EQ(coordinator_.durable(), last);
+  }
+}
+
+TEST_F(CoordinatorPolicyTest, SettingTheSamePolicyDoesNotEndAWindow) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 64));
+  StartWait(Commit());
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  const int waits = clock_.waits();
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 64));
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_GT(clock_.waits(), waits);
+  EXPECT_EQ(log_.calls(), 0u);
+}
+
+TEST_F(CoordinatorPolicyTest, SyncNowEndsTheWindowOfALeaderItServes) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 64));
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(SyncNow(), 0);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(log_.calls(), 1u) << "a leader with nothing left to do does not sync";
+  BackgroundCall& next = StartWait(Commit());
+  ASSERT_TRUE(clock_.AwaitSleeper()) << "somebody leads again";
+  clock_.Advance(1'000'000 * kMicrosecond);
+  EXPECT_EQ(next.Result(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, ALeaderServedInItsWindowPassesTheLeadershipOn) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 64));
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  log_.HoldSyncs();
+  StartSyncNow();
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& follower = StartWait(Commit());
+  follower.AwaitParked();
+  log_.Finish(0);
+  EXPECT_EQ(leader.Result(), 0);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  clock_.Advance(1'000'000 * kMicrosecond);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).thread, follower.thread_id());
+  log_.Finish(1);
+  EXPECT_EQ(follower.Result(), 0);
+}
+
+// "Filled" is a full batch, "expired" is out of time; this is neither.
+TEST_F(CoordinatorPolicyTest, AWindowCutShortHasNotExpired) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 64));
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(SyncNow(), 0);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(stats_.windows_filled.Get(), 0);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, AutoNeverWaitsForALoneCommitter) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+  for (int i = 0; i < 10; i++) EXPECT_EQ(Wait(Commit()), 0);
+  EXPECT_EQ(clock_.waits(), 0);
+  EXPECT_EQ(log_.calls(), 10u);
+}
+
+TEST_F(CoordinatorPolicyTest, AutoWaitsForAsManyAsWereInFlight) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  Flight(5, kMillisecond);
+  // Four wait; the one that was just served may come back.
+  EXPECT_TRUE(KeepsWaiting());
+  EXPECT_EQ(log_.calls(), 1u);
+  BackgroundCall& back = StartWait(Commit());
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 6u);
+  log_.Finish(1);
+  EXPECT_EQ(back.Result(), 0);
+  EXPECT_EQ(stats_.windows_filled.Get(), 1);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, AutoGivesUpAfterAFractionOfASync) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  Flight(5, kMillisecond);
+  ASSERT_TRUE(KeepsWaiting());
+  const int64_t window = clock_.NanosLeft();
+  EXPECT_GT(window, 0);
+  EXPECT_LT(window, kMillisecond);
+  clock_.Advance(window - 1);
+  EXPECT_TRUE(KeepsWaiting());
+  EXPECT_EQ(log_.calls(), 1u);
+  clock_.Advance(1);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 5u);
+  EXPECT_EQ(stats_.windows_filled.Get(), 0);
+  EXPECT_EQ(stats_.windows_expired.Get(), 1);
+}
+
+TEST_F(CoordinatorPolicyTest, AutoStopsWaitingWhenTheOthersHaveGone) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  Flight(8, kMillisecond);
+  clock_.RunFree();
+  log_.ReleaseAll();
+  for (BackgroundCall& call : calls_) EXPECT_EQ(call.Result(), 0);
+  for (int i = 0; i < 4; i++) EXPECT_EQ(Wait(Commit()), 0);
+  const int waits = clock_.waits();
+  for (int i = 0; i < 10; i++) EXPECT_EQ(Wait(Commit()), 0);
+  EXPECT_EQ(clock_.waits(), waits);
+}
+
+// What one sync took lately counts, not what syncs took long ago.
+TEST_F(CoordinatorPolicyTest, AutoFollowsTheTimeOfASync) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  int64_t sync_nanos = 20 * kMillisecond;
+  log_.SetDuringSync([&] { clock_.Advance(sync_nanos); });
+  EXPECT_EQ(Wait(Commit()), 0);
+  sync_nanos = 100 * kMicrosecond;
+  for (int i = 0; i < 100; i++) EXPECT_EQ(Wait(Commit()), 0);
+  Flight(3, sync_nanos);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_LE(clock_.NanosLeft(), sync_nanos);
+}
+
+}  // namespace
+}  // namespace groupcommit::testing

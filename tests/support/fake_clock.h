@@ -1,0 +1,145 @@
+// FakeClock: time stands still until the test moves the hands.
+#ifndef GROUPCOMMIT_TESTS_SUPPORT_FAKE_CLOCK_H_
+#define GROUPCOMMIT_TESTS_SUPPORT_FAKE_CLOCK_H_
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "clock.h"
+
+namespace groupcommit::testing {
+
+// How long a test waits for what has to happen. Only a test that fails waits that long.
+inline constexpr std::chrono::seconds kPatience{10};
+
+class FakeClock final : public Clock {
+ public:
+  int64_t NowNanos() override {
+    std::lock_guard lock(mutex_);
+    return now_;
+  }
+
+  void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
+    uint64_t id;
+    {
+      std::unique_lock lock(mutex_);
+      waits_++;
+      if (stalling_) {
+        stalled_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return !stalling_; });
+        stalled_ = false;
+      }
+      if (running_free_) now_ = std::max(now_, deadline_nanos);
+      if (deadline_nanos <= now_) return;
+      id = next_id_++;
+      sleepers_.push_back({id, &cond, &mutex, deadline_nanos});
+      changed_.notify_all();
+    }
+    cond.Wait(mutex);
+    std::lock_guard lock(mutex_);
+    std::erase_if(sleepers_, [id](const Sleeper& sleeper) { return sleeper.id == id; });
+  }
+
+  // Moves the hands and wakes those, and only those, whose deadline has come.
+  void Advance(int64_t nanos) {
+    std::vector<Sleeper> due;
+    {
+      std::lock_guard lock(mutex_);
+      now_ += nanos;
+      for (const Sleeper& sleeper : sleepers_) {
+        if (sleeper.deadline <= now_) due.push_back(sleeper);
+      }
+      std::erase_if(sleepers_, [this](const Sleeper& sleeper) { return sleeper.deadline <= now_; });
+    }
+    WakeUp(due);
+  }
+
+  // Wakes the sleepers before their time, as WaitUntil() may.
+  void WakeEarly() {
+    std::vector<Sleeper> woken;
+    {
+      std::lock_guard lock(mutex_);
+      woken = std::exchange(sleepers_, {});
+    }
+    WakeUp(woken);
+  }
+
+  // From now on a wait is over at once, and the time is its deadline.
+  void RunFree() {
+    {
+      std::lock_guard lock(mutex_);
+      running_free_ = true;
+      stalling_ = false;
+      changed_.notify_all();
+    }
+    WakeEarly();
+  }
+
+  // The next to wait keeps the mutex, until EndStall().
+  void StallNextWait() {
+    std::lock_guard lock(mutex_);
+    stalling_ = true;
+  }
+  bool AwaitStalled() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [this] { return stalled_; });
+  }
+  void EndStall() {
+    std::lock_guard lock(mutex_);
+    stalling_ = false;
+    changed_.notify_all();
+  }
+
+  // Returns when somebody waits for the time; false if nobody does.
+  bool AwaitSleeper() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [this] { return !sleepers_.empty(); });
+  }
+  // How long the first sleeper is going to wait. REQUIRES: there is one.
+  int64_t NanosLeft() {
+    std::lock_guard lock(mutex_);
+    return sleepers_.at(0).deadline - now_;
+  }
+  // How often anybody has waited.
+  int waits() {
+    std::lock_guard lock(mutex_);
+    return waits_;
+  }
+
+ private:
+  struct Sleeper {
+    uint64_t id;
+    CondVar* cond;
+    Mutex* mutex;
+    int64_t deadline;
+  };
+
+  // A sleeper holds its mutex from before it is in the list until it waits, so that no signal is
+  // lost.
+  static void WakeUp(const std::vector<Sleeper>& sleepers) {
+    for (const Sleeper& sleeper : sleepers) {
+      MutexLock lock(*sleeper.mutex);
+      sleeper.cond->SignalAll();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int64_t now_ = 1'000'000'000;
+  std::vector<Sleeper> sleepers_;
+  uint64_t next_id_ = 0;
+  int waits_ = 0;
+  bool running_free_ = false;
+  bool stalling_ = false;  // the next wait keeps its mutex
+  bool stalled_ = false;   // somebody does
+};
+
+}  // namespace groupcommit::testing
+
+#endif  // GROUPCOMMIT_TESTS_SUPPORT_FAKE_CLOCK_H_

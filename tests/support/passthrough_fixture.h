@@ -1,0 +1,117 @@
+// PassthroughTest: a fixture that runs a script on the test storage and through the shim over it,
+// and compares what SQLite answers, which calls reach the storage, and the files that are left.
+#ifndef GROUPCOMMIT_TESTS_SUPPORT_PASSTHROUGH_FIXTURE_H_
+#define GROUPCOMMIT_TESTS_SUPPORT_PASSTHROUGH_FIXTURE_H_
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "groupcommit.h"
+#include "support/session.h"
+#include "support/test_storage.h"
+
+namespace groupcommit::testing {
+
+using Script = std::function<void(Session&)>;
+
+// What the calls of the shim have to be, compared with stock's.
+enum class Calls {
+  kSame,
+  // A commit's sync comes later: the same calls, in another order.
+  kSameButLater,
+};
+
+class PassthroughTest : public ::testing::Test {
+ protected:
+  explicit PassthroughTest(const char* base = "unix") : storage_("store", base) {
+    const groupcommit_policy each_flush{};
+    EXPECT_EQ(groupcommit_register("each", "store", 0, &each_flush), SQLITE_OK);
+    EXPECT_EQ(groupcommit_register("auto", "store", 0, nullptr), SQLITE_OK);
+  }
+  ~PassthroughTest() override {
+    EXPECT_EQ(groupcommit_unregister("each"), SQLITE_OK) << "a file is still open";
+    EXPECT_EQ(groupcommit_unregister("auto"), SQLITE_OK) << "a file is still open";
+  }
+
+  // Under `auto` the calls are compared as `under_auto` says; under on_each_flush they are always
+  // the same.
+  void Compare(const Script& script, Calls under_auto = Calls::kSame) {
+    Session stock(&storage_, "store");
+    Run(script, stock);
+    ASSERT_FALSE(stock.calls().empty());
+    CompareWith(stock, script, "each", Calls::kSame);
+    CompareWith(stock, script, "auto", under_auto);
+  }
+  void CompareWal(const Script& script) { Compare(script, Calls::kSameButLater); }
+
+ private:
+  static void Run(const Script& script, Session& session) {
+    script(session);
+    for (int i = 0; i < 4; i++) session.Close(i);
+  }
+
+  void CompareWith(const Session& stock, const Script& script, const char* vfs, Calls calls) {
+    SCOPED_TRACE(std::string("policy ") + vfs);
+    Session shim(&storage_, vfs);
+    Run(script, shim);
+    EXPECT_EQ(FirstDifference(stock.outcome(), shim.outcome()), "") << "answers";
+    std::vector<std::string> expected = stock.calls();
+    std::vector<std::string> actual = shim.calls();
+    if (calls == Calls::kSameButLater) {
+      std::sort(expected.begin(), expected.end());
+      std::sort(actual.begin(), actual.end());
+    }
+    EXPECT_EQ(FirstDifference(expected, actual), "") << "calls";
+    EXPECT_TRUE(stock.Databases() == shim.Databases()) << "the files differ";
+  }
+
+ protected:
+  TestStorage storage_;
+};
+
+// Statements of every kind. Reads and writes back what spilled, too.
+inline constexpr char kWork[] = R"sql(
+  CREATE TABLE t(k INTEGER PRIMARY KEY, v UNIQUE);
+  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60)
+    INSERT INTO t SELECT i, i || substr(hex(zeroblob(300)), 1, 400) FROM n;
+  UPDATE t SET v = v || 'x' WHERE k % 7 = 0;
+  DELETE FROM t WHERE k % 5 = 0;
+  SELECT count(*), sum(length(v)) FROM t;
+  BEGIN; INSERT INTO t VALUES(1001, 'a'); INSERT INTO t VALUES(1002, 'b'); COMMIT;
+  BEGIN; DELETE FROM t; ROLLBACK;
+  BEGIN; INSERT INTO t VALUES(1003, 'c'); SAVEPOINT s; DELETE FROM t; ROLLBACK TO s;
+  INSERT INTO t VALUES(1004, 'd'); SAVEPOINT r; UPDATE t SET v = v || 'y'; RELEASE r; COMMIT;
+  SAVEPOINT outer_one; INSERT INTO t VALUES(1005, 'e'); RELEASE outer_one;
+  INSERT INTO t SELECT k + 2000, v FROM t;
+  BEGIN IMMEDIATE; CREATE INDEX i ON t(v); COMMIT;
+  BEGIN EXCLUSIVE; UPDATE t SET v = v || 'z' WHERE k > 40; COMMIT;
+  BEGIN DEFERRED; SELECT count(*) FROM t; INSERT INTO t VALUES(1006, 'f'); COMMIT;
+  BEGIN IMMEDIATE; ROLLBACK;
+  BEGIN IMMEDIATE; SELECT max(k) FROM t; COMMIT;
+  INSERT INTO t VALUES(1006, 'again');
+  ALTER TABLE t ADD COLUMN w DEFAULT 7;
+  PRAGMA user_version=5; PRAGMA user_version;
+  DROP INDEX i;
+  SELECT count(*), max(k), sum(length(v)), sum(w) FROM t;
+  PRAGMA integrity_check;
+)sql";
+
+inline std::string Pragma(const std::string& name, const std::string& value) {
+  return "PRAGMA " + name + "=" + value + ";";
+}
+
+// Makes a database with a table, in DELETE or WAL mode, by connection 0 and closes it.
+inline void Prepare(Session& s, const std::string& journal_mode,
+                    const std::string& name = "test.db") {
+  s.Open(0, s.path(name));
+  s.Sql(0, Pragma("journal_mode", journal_mode) + "CREATE TABLE t(x); INSERT INTO t VALUES(1);");
+  s.Close(0);
+}
+
+}  // namespace groupcommit::testing
+
+#endif  // GROUPCOMMIT_TESTS_SUPPORT_PASSTHROUGH_FIXTURE_H_
