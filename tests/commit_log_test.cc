@@ -90,6 +90,21 @@ TEST_F(CommitLogTest, StrengthIsAllThatAnybodyAsks) {
   EXPECT_EQ(log_->Strength(4, 4), 0);
 }
 
+TEST_F(CommitLogTest, GivesBackWhatWasRecorded) {
+  LogCommit commit{7, 8, 3, true, {}};
+  for (uint32_t i = 0; i < commit.before.size(); i++) commit.before[i] = 100 + i;
+  log_->Put(1, commit);
+  log_->Put(2, {9, 0, 0, false, {}});
+  const LogCommit first = log_->Get(1);
+  EXPECT_EQ(first.first, 7u);
+  EXPECT_EQ(first.header, 8u);
+  EXPECT_EQ(first.strength, 3);
+  EXPECT_TRUE(first.can_undo);
+  EXPECT_EQ(first.before, commit.before);
+  EXPECT_EQ(log_->Get(2).first, 9u);
+  EXPECT_FALSE(log_->Get(2).can_undo);
+}
+
 TEST_F(CommitLogTest, HoldsAsManyAsItSays) {
   // From a number at which any ring of a power of two is in the middle of itself.
   constexpr Lsn kDurable = 123'456;

@@ -1,6 +1,8 @@
-// Failed syncs: which commits of the coordinator they take away, and which they leave.
+// Failed syncs: which commits of the coordinator they take away, and which they leave. Failures
+// that overlap other syncs are in coordinator_overlap_test.cc.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "coordinator.h"
@@ -10,7 +12,6 @@ namespace groupcommit::testing {
 namespace {
 
 constexpr int kError = 1034;
-constexpr int kOtherError = 10;
 
 class CoordinatorFailureTest : public CoordinatorFixture {
  protected:
@@ -151,97 +152,6 @@ TEST_F(CoordinatorFailureTest, ACommitDurableBeforeTheFailureSucceeds) {
   EXPECT_EQ(Wait(before), 0);
 }
 
-// The leader's sync serves nobody, as another one has failed meanwhile, but a follower that came
-// after Resume() must neither be failed with the old ones nor be served by the old sync.
-TEST_F(CoordinatorFailureTest, ANewWaiterBehindAnOldSync) {
-  for (int outcome : {0, kOtherError}) {
-    const size_t calls = log_.calls();
-    log_.HoldSyncs();
-    BackgroundCall& old_leader = StartWait(Commit());
-    ASSERT_TRUE(log_.AwaitCalls(calls + 1));
-    BackgroundCall& old_follower = StartWait(Commit());
-    old_follower.AwaitParked();
-    BackgroundCall& sync_now = StartSyncNow();
-    ASSERT_TRUE(log_.AwaitCalls(calls + 2));
-    log_.Finish(calls + 1, kError);
-    EXPECT_EQ(sync_now.Result(), kError);
-    EXPECT_EQ(old_follower.Result(), kError);
-    Recover();
-
-    const Lsn lsn = Commit();
-    BackgroundCall& follower = StartWait(lsn);
-    follower.AwaitParked();
-    log_.Finish(calls, outcome);
-    EXPECT_EQ(old_leader.Result(), kError);
-    if (outcome == 0) {
-      ASSERT_TRUE(log_.AwaitCalls(calls + 3));
-      EXPECT_FALSE(coordinator_.IsDurable(lsn));
-      EXPECT_FALSE(follower.returned());
-      log_.Finish(calls + 2);
-      EXPECT_EQ(follower.Result(), 0);
-    } else {
-      // Its bytes were written when the sync failed.
-      EXPECT_EQ(follower.Result(), kOtherError);
-      Recover();
-      EXPECT_EQ(Wait(lsn), kOtherError);
-    }
-  }
-}
-
-TEST_F(CoordinatorFailureTest, ASuccessThatOverlapsAFailurePublishesNothing) {
-  log_.HoldSyncs();
-  Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
-  log_.Finish(0);
-  EXPECT_EQ(good.Result(), kError);
-  EXPECT_EQ(coordinator_.durable(), 0u);
-  EXPECT_EQ(Wait(1), kError);
-}
-
-TEST_F(CoordinatorFailureTest, NorDoesOneThatEndsAfterResume) {
-  log_.HoldSyncs();
-  Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
-  Recover();
-  const Lsn lsn = Commit();
-  log_.Finish(0);
-  EXPECT_EQ(good.Result(), kError);
-  EXPECT_FALSE(coordinator_.IsDurable(lsn));
-  EXPECT_EQ(coordinator_.failure(), 0) << "what it could not save had failed already";
-  EXPECT_EQ(Wait(1), kError);
-  log_.ReleaseAll();
-  EXPECT_EQ(Wait(lsn), 0);
-}
-
-TEST_F(CoordinatorFailureTest, ASuccessThatEndedBeforeTheFailureStands) {
-  log_.HoldSyncs();
-  const Lsn first = Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  const Lsn second = Commit();
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(0);
-  EXPECT_EQ(good.Result(), 0);
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
-  EXPECT_EQ(Wait(first), 0);
-  EXPECT_EQ(Wait(second), kError);
-  Recover();
-  EXPECT_EQ(Wait(first), 0);
-  EXPECT_EQ(Wait(second), kError);
-}
-
 TEST_F(CoordinatorFailureTest, AppendFailsIfASyncFailedSinceItsFirstByte) {
   const uint64_t failures_before = coordinator_.failures();
   log_.Write();
@@ -281,21 +191,34 @@ TEST_F(CoordinatorFailureTest, AFailedSyncNowWithNothingPendingFailsNobodyElse) 
   EXPECT_EQ(coordinator_.Append(failures_before), 0u);
 }
 
-TEST_F(CoordinatorFailureTest, TheFirstErrorCountsUntilResume) {
-  log_.HoldSyncs();
-  BackgroundCall& leader = StartWait(Commit());
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& sync_now = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(sync_now.Result(), kError);
-  log_.Finish(0, kOtherError);
-  EXPECT_EQ(leader.Result(), kError);
-  EXPECT_EQ(coordinator_.failure(), kError);
-  EXPECT_EQ(coordinator_.failures(), 2u);
-  EXPECT_EQ(stats_.failed_syncs.Get(), 2);
-  Recover();
-  EXPECT_EQ(Wait(1), kError);
+TEST_F(CoordinatorFailureTest, SyncNowFailsIfASyncFailedSinceItsFirstByte) {
+  const uint64_t failures_before = coordinator_.failures();
+  log_.FailNext(kError);
+  EXPECT_EQ(coordinator_.SyncNow(&log_, failures_before), kError);
+  EXPECT_EQ(coordinator_.failure(), 0) << "nothing was pending";
+  EXPECT_EQ(coordinator_.SyncNow(&log_, failures_before), kError);
+  EXPECT_EQ(coordinator_.SyncNow(&log_, coordinator_.failures()), 0);
+  EXPECT_EQ(Wait(Commit()), 0);
+}
+
+TEST_F(CoordinatorFailureTest, KnowsWhichCommitsHaveFailed) {
+  const Lsn durable = Commit();
+  EXPECT_FALSE(coordinator_.HasFailed(durable)) << "it is pending";
+  EXPECT_EQ(Wait(durable), 0);
+  EXPECT_FALSE(coordinator_.HasFailed(durable));
+  const Lsn unasked = Commit();
+  const Lsn failed = FailedCommit();
+  for (int resumed = 0; resumed <= 1; resumed++) {
+    EXPECT_FALSE(coordinator_.HasFailed(durable));
+    EXPECT_TRUE(coordinator_.HasFailed(unasked));
+    EXPECT_TRUE(coordinator_.HasFailed(failed));
+    if (resumed == 0) Recover();
+  }
+  const Lsn later = Commit();
+  EXPECT_FALSE(coordinator_.HasFailed(later));
+  EXPECT_EQ(Wait(later), 0);
+  EXPECT_FALSE(coordinator_.HasFailed(later));
+  EXPECT_TRUE(coordinator_.HasFailed(failed));
 }
 
 TEST_F(CoordinatorFailureTest, EveryFailureIsRemembered) {

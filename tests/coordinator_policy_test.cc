@@ -281,6 +281,7 @@ TEST_F(CoordinatorPolicyTest, AutoFollowsTheTimeOfASync) {
   Flight(3, sync_nanos);
   ASSERT_TRUE(clock_.AwaitSleeper());
   EXPECT_LE(clock_.NanosLeft(), sync_nanos);
+  log_.SetDuringSync(nullptr);
 }
 
 }  // namespace

@@ -314,5 +314,19 @@ TEST_F(CoordinatorTest, CountsCommitsForEachSync) {
   for (size_t i = 0; i < kExpected.size(); i++) EXPECT_EQ(stats_.batch[i].Get(), kExpected[i]) << i;
 }
 
+TEST_F(CoordinatorTest, ACommitIsCountedForOneSync) {
+  log_.HoldSyncs();
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& sync_now = StartSyncNow();
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.Finish(0);
+  EXPECT_EQ(leader.Result(), 0);
+  log_.Finish(1);
+  EXPECT_EQ(sync_now.Result(), 0);
+  EXPECT_EQ(stats_.syncs.Get(), 2);
+  EXPECT_EQ(stats_.batch[0].Get(), 1) << "the second made nothing durable";
+}
+
 }  // namespace
 }  // namespace groupcommit::testing

@@ -12,7 +12,7 @@ std::string InsertMany(const std::string& table, int rows) {
 }
 
 TEST_F(PassthroughOperationsTest, JournalModeBackAndForth) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, "CREATE TABLE t(x); INSERT INTO t VALUES(0);");
     for (const char* mode : {"WAL", "DELETE", "WAL", "TRUNCATE", "WAL", "PERSIST", "WAL"}) {
@@ -29,7 +29,7 @@ TEST_F(PassthroughOperationsTest, JournalModeBackAndForth) {
 }
 
 TEST_F(PassthroughOperationsTest, ExclusiveLockingModeBeforeAndAfterWal) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     s.Open(0, s.path("before.db"));
     s.Sql(0, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
     s.Sql(0, std::string(kWork) + "PRAGMA wal_checkpoint;");
@@ -51,7 +51,7 @@ TEST_F(PassthroughOperationsTest, ExclusiveLockingModeBeforeAndAfterWal) {
 }
 
 TEST_F(PassthroughOperationsTest, SynchronousChangesAtRunTime) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     for (const char* mode : {"WAL", "DELETE"}) {
       const std::string name = std::string(mode) + ".db";
       s.Open(0, s.path(name));
@@ -69,7 +69,7 @@ TEST_F(PassthroughOperationsTest, SynchronousChangesAtRunTime) {
 }
 
 TEST_F(PassthroughOperationsTest, CheckpointsOfEveryMode) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(x);");
     s.Open(1, s.path("test.db"));
@@ -95,7 +95,7 @@ TEST_F(PassthroughOperationsTest, CheckpointsOfEveryMode) {
 }
 
 TEST_F(PassthroughOperationsTest, ALogThatStaysWhenTheLastConnectionCloses) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=0;");
     int persist = 1;
@@ -108,8 +108,25 @@ TEST_F(PassthroughOperationsTest, ALogThatStaysWhenTheLastConnectionCloses) {
   });
 }
 
+// Nobody here knows whether frames that are found in the log are durable: the first to read one
+// syncs. That is documented, and all there is.
+TEST_F(PassthroughOperationsTest, ALogThatWasNotCheckpointed) {
+  const Script script = [](RecordedSession& s) {
+    s.Open(0, s.path("test.db"));
+    s.Sql(0, "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES(1);");
+    sqlite3_db_config(s.db(0), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    s.Close(0);
+    s.Open(0, s.path("test.db"), SQLITE_OPEN_READONLY);
+    s.Sql(0, "SELECT * FROM t;");
+    s.Open(1, s.path("test.db"));
+    s.Sql(1, "SELECT * FROM t; INSERT INTO t VALUES(2);");
+    s.Sql(0, "SELECT * FROM t;");
+  };
+  Compare(script, Calls::kSameButOneSyncMore, Calls::kSameButOneSyncMore);
+}
+
 TEST_F(PassthroughOperationsTest, Vacuum) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     for (const char* mode : {"DELETE", "WAL"}) {
       const std::string name = std::string(mode) + ".db";
       s.Open(0, s.path(name));
@@ -126,16 +143,8 @@ TEST_F(PassthroughOperationsTest, Vacuum) {
   });
 }
 
-TEST_F(PassthroughOperationsTest, VacuumIntoReportsPathsAlike) {
-  // The answers of the test above hold paths only if something goes wrong; see that they do not.
-  Session s(&storage_, "auto");
-  s.Open(0, s.path("test.db"));
-  s.Sql(0, "CREATE TABLE t(x); VACUUM INTO '" + s.path("copy.db") + "';");
-  EXPECT_EQ(s.outcome().back().substr(s.outcome().back().size() - 6), "=> 101");
-}
-
 TEST_F(PassthroughOperationsTest, Backup) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     const auto copy = [&s](int to, int from, int pages) {
       sqlite3_backup* backup = sqlite3_backup_init(s.db(to), "main", s.db(from), "main");
       if (backup == nullptr) return s.Note("no backup");
@@ -170,7 +179,7 @@ TEST_F(PassthroughOperationsTest, Backup) {
 
 // Super-journals, and commits of which a database is in WAL mode and another one is not.
 TEST_F(PassthroughOperationsTest, CommitsOverSeveralDatabases) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     int number = 0;
     for (const char* second : {"DELETE", "PERSIST", "WAL", "MEMORY"}) {
       for (const char* first : {"DELETE", "TRUNCATE", "WAL"}) {
@@ -195,7 +204,7 @@ TEST_F(PassthroughOperationsTest, CommitsOverSeveralDatabases) {
 }
 
 TEST_F(PassthroughOperationsTest, SharedCache) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     for (const char* mode : {"DELETE", "WAL"}) {
       const std::string uri = s.Uri(std::string(mode) + ".db", "cache=shared");
       s.Open(0, uri);
@@ -212,7 +221,7 @@ TEST_F(PassthroughOperationsTest, SharedCache) {
 }
 
 TEST_F(PassthroughOperationsTest, FileControls) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, "PRAGMA journal_mode=WAL; CREATE TABLE t(x);");
     const auto control = [&s](int op, int64_t value) {

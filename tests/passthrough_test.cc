@@ -16,7 +16,7 @@ class PassthroughModeTest
     : public PassthroughTest,
       public ::testing::WithParamInterface<std::tuple<const char*, const char*>> {
  protected:
-  using ScriptWith = std::function<void(Session&, const std::string& pragmas)>;
+  using ScriptWith = std::function<void(RecordedSession&, const std::string& pragmas)>;
 
   void CompareAtEachLevel(const ScriptWith& script) {
     const std::string journal = std::get<0>(GetParam());
@@ -26,21 +26,21 @@ class PassthroughModeTest
       const std::string pragmas = Pragma("locking_mode", locking) +
                                   Pragma("journal_mode", journal) +
                                   Pragma("synchronous", synchronous);
-      Compare([&](Session& s) { script(s, pragmas); },
+      Compare([&](RecordedSession& s) { script(s, pragmas); },
               journal == "WAL" ? Calls::kSameButLater : Calls::kSame);
     }
   }
 };
 
 TEST_P(PassthroughModeTest, OneConnection) {
-  CompareAtEachLevel([](Session& s, const std::string& pragmas) {
+  CompareAtEachLevel([](RecordedSession& s, const std::string& pragmas) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, pragmas + kWork);
   });
 }
 
 TEST_P(PassthroughModeTest, SmallCacheAndPages) {
-  CompareAtEachLevel([](Session& s, const std::string& pragmas) {
+  CompareAtEachLevel([](RecordedSession& s, const std::string& pragmas) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, "PRAGMA page_size=512; PRAGMA cache_size=5;" + pragmas + kWork);
     s.Sql(0, "BEGIN; UPDATE t SET v = v || '1'; UPDATE t SET v = v || '2'; COMMIT;" +
@@ -49,7 +49,7 @@ TEST_P(PassthroughModeTest, SmallCacheAndPages) {
 }
 
 TEST_P(PassthroughModeTest, TwoConnections) {
-  CompareAtEachLevel([](Session& s, const std::string& pragmas) {
+  CompareAtEachLevel([](RecordedSession& s, const std::string& pragmas) {
     s.Open(0, s.path("test.db"));
     s.Sql(0, pragmas + "CREATE TABLE t(x); INSERT INTO t VALUES(1);");
     s.Open(1, s.path("test.db"));
@@ -67,17 +67,16 @@ TEST_P(PassthroughModeTest, TwoConnections) {
 INSTANTIATE_TEST_SUITE_P(Modes, PassthroughModeTest,
                          ::testing::Combine(::testing::Values("DELETE", "TRUNCATE", "PERSIST",
                                                               "MEMORY", "OFF", "WAL"),
-                                            ::testing::Values("OFF", "NORMAL", "FULL", "EXTRA"),
                                             ::testing::Values("NORMAL", "EXCLUSIVE")),
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param)) + "_" +
-                                  std::get<1>(test.param) + "_" + std::get<2>(test.param);
+                                  std::get<1>(test.param);
                          });
 
 // ---- Temporary and in-memory databases ----
 
 TEST_F(PassthroughTest, TemporaryTablesInFiles) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     s.Open(0, s.path("test.db"));
     s.Sql(0,
           "PRAGMA temp_store=FILE; PRAGMA temp.cache_size=5; PRAGMA cache_size=5;"
@@ -91,14 +90,14 @@ TEST_F(PassthroughTest, TemporaryTablesInFiles) {
 }
 
 TEST_F(PassthroughTest, DatabasesWithoutAName) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     s.Open(0, "");
     s.Sql(0, std::string("PRAGMA cache_size=5;") + kWork + "PRAGMA journal_mode=WAL;");
   });
 }
 
 TEST_F(PassthroughTest, InMemoryDatabases) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     s.Open(0, ":memory:");
     s.Sql(0, kWork);
     s.Open(1, "file:shared?mode=memory&cache=shared");
@@ -115,7 +114,7 @@ TEST_F(PassthroughTest, InMemoryDatabases) {
 // ---- Ways to open ----
 
 TEST_F(PassthroughTest, ReadOnly) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     Prepare(s, "DELETE");
     s.Open(1, s.path("test.db"), SQLITE_OPEN_READONLY);
     s.Sql(1, "SELECT * FROM t; INSERT INTO t VALUES(2);");
@@ -126,7 +125,7 @@ TEST_F(PassthroughTest, ReadOnly) {
 }
 
 TEST_F(PassthroughTest, ReadingAWalDatabaseReadOnly) {
-  CompareWal([](Session& s) {
+  CompareWal([](RecordedSession& s) {
     Prepare(s, "WAL");
     s.Open(1, s.path("test.db"), SQLITE_OPEN_READONLY);
     s.Sql(1, "SELECT * FROM t; INSERT INTO t VALUES(2); PRAGMA wal_checkpoint;");
@@ -141,7 +140,7 @@ TEST_F(PassthroughTest, ReadingAWalDatabaseReadOnly) {
 }
 
 TEST_F(PassthroughTest, Immutable) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     Prepare(s, "DELETE");
     s.Open(1, s.Uri("test.db", "immutable=1"));
     s.Sql(1, "SELECT * FROM t; INSERT INTO t VALUES(2);");
@@ -149,7 +148,7 @@ TEST_F(PassthroughTest, Immutable) {
     s.Sql(2, "SELECT * FROM t; INSERT INTO t VALUES(2);");
   });
   Compare(
-      [](Session& s) {
+      [](RecordedSession& s) {
         Prepare(s, "WAL");
         s.Open(1, s.Uri("test.db", "mode=ro&immutable=1"));
         s.Sql(1, "SELECT * FROM t; PRAGMA journal_mode;");
@@ -158,7 +157,7 @@ TEST_F(PassthroughTest, Immutable) {
 }
 
 TEST_F(PassthroughTest, NoLock) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     s.Open(0, s.Uri("test.db", "nolock=1"));
     s.Sql(0, kWork);
     s.Sql(0, "PRAGMA journal_mode=WAL; INSERT INTO t VALUES(5000, 5, 5);");
@@ -166,7 +165,7 @@ TEST_F(PassthroughTest, NoLock) {
 }
 
 TEST_F(PassthroughTest, ModesOfOpening) {
-  Compare([](Session& s) {
+  Compare([](RecordedSession& s) {
     s.Open(0, s.path("missing.db"), SQLITE_OPEN_READWRITE);
     s.Open(0, s.path("no/such/directory.db"));
     s.Open(0, s.Uri("test.db", "mode=rwc&psow=0"));
@@ -182,7 +181,7 @@ TEST_F(PassthroughTest, MemoryMapping) {
   for (const char* mode : {"DELETE", "WAL"}) {
     SCOPED_TRACE(mode);
     Compare(
-        [mode](Session& s) {
+        [mode](RecordedSession& s) {
           s.Open(0, s.path("test.db"));
           s.Sql(0, "PRAGMA mmap_size=100000;" + Pragma("journal_mode", mode) + kWork);
           s.Sql(0, "PRAGMA wal_checkpoint; INSERT INTO t VALUES(9000, zeroblob(200000), 1);");

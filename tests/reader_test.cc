@@ -63,6 +63,7 @@ TEST_F(ReaderTest, AReaderWithAWarmCacheWaits) {
 
 TEST_F(ReaderTest, AReadOnlyConnectionWaitsAndCanLeadTheSync) {
   Db reader(path(), "gc", SQLITE_OPEN_READONLY | SQLITE_OPEN_URI);
+  reader.Int("SELECT count(*) FROM t");  // opening the log waits for a sync under way
   std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), 2);
   EXPECT_EQ(commit.get(), SQLITE_OK);

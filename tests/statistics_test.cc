@@ -223,15 +223,11 @@ class JsonReader {
 TEST(Statistics, JsonHasEveryMember) {
   groupcommit_statistics stats{};
   std::vector<std::pair<std::string, sqlite3_int64*>> members{
-      {"connections", &stats.connections},
-      {"commits", &stats.commits},
-      {"deferred", &stats.deferred},
-      {"syncs", &stats.syncs},
-      {"failed_syncs", &stats.failed_syncs},
-      {"windows_filled", &stats.windows_filled},
-      {"pending", &stats.pending},
-      {"windows_expired", &stats.windows_expired},
-      {"fenced", &stats.fenced},
+      {"connections", &stats.connections},   {"commits", &stats.commits},
+      {"deferred", &stats.deferred},         {"syncs", &stats.syncs},
+      {"failed_syncs", &stats.failed_syncs}, {"windows_filled", &stats.windows_filled},
+      {"pending", &stats.pending},           {"windows_expired", &stats.windows_expired},
+      {"waiting", &stats.waiting},           {"fenced", &stats.fenced},
       {"reader_waits", &stats.reader_waits},
   };
   for (int i = 0; i < GROUPCOMMIT_BATCH_BUCKETS; i++) {

@@ -1,7 +1,5 @@
 // The functions of groupcommit.h that are about values: policies as text, statistics, the version.
-#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <new>
 #include <string>
 
@@ -42,10 +40,8 @@ int groupcommit_policy_format(const groupcommit_policy* pPolicy, char* zBuf, int
 
 int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* pOut, size_t nOut) {
   if (db == nullptr || pOut == nullptr) return SQLITE_MISUSE;
-  groupcommit_statistics stats;
-  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlStatistics, &stats);
-  if (rc == SQLITE_OK) std::memcpy(pOut, &stats, std::min(nOut, sizeof(stats)));
-  return rc;
+  groupcommit::StatisticsRequest request = {pOut, nOut};
+  return sqlite3_file_control(db, zSchema, groupcommit::kFcntlStatistics, &request);
 }
 
 const char* groupcommit_libversion(void) { return GROUPCOMMIT_VERSION; }

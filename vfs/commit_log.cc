@@ -18,6 +18,11 @@ CommitLog::Owner CommitLog::OwnerOf(uint32_t position, Lsn durable, Lsn appended
   return {};
 }
 
+LogCommit CommitLog::Get(Lsn lsn) const {
+  MutexLock lock(mutex_);
+  return commits_[lsn % kCapacity];
+}
+
 int CommitLog::Strength(Lsn from, Lsn through) const {
   MutexLock lock(mutex_);
   int strength = 0;

@@ -13,12 +13,16 @@
 
 namespace groupcommit {
 
+using LogState = std::array<uint32_t, 12>;
+
 // A commit occupies the positions from `first` up to the next commit's first one.
 struct LogCommit {
   uint32_t first = 0;  // position of its first entry
   uint32_t header =
       0;             // position of an entry that may be read before it is durable; 0: there is none
   int strength = 0;  // what its owner asks of the sync, as bits; opaque here
+  bool can_undo = false;  // `before` is known
+  LogState before{};      // how the log looked to everybody before the commit; opaque here
 };
 
 class CommitLog {
@@ -40,6 +44,9 @@ class CommitLog {
   // could be lost: the one it belongs to, or the nearest beneath it if it was appended by somebody
   // who does not wait.
   Owner OwnerOf(uint32_t position, Lsn durable, Lsn appended) const EXCLUDES(mutex_);
+
+  // What was recorded. REQUIRES: `lsn` is pending.
+  LogCommit Get(Lsn lsn) const EXCLUDES(mutex_);
 
   // All that the commits after `from`, up to `through`, ask of their sync.
   int Strength(Lsn from, Lsn through) const EXCLUDES(mutex_);

@@ -4,18 +4,8 @@
 #include <cstring>
 #include <new>
 
-#include "log_repair.h"
-
 namespace groupcommit {
 namespace {
-
-// The locks of the shared memory; wal.c: WAL_WRITE_LOCK and its neighbours.
-constexpr unsigned kWriteLock = 1u << 0;
-constexpr unsigned kCheckpointLock = 1u << 1;
-constexpr unsigned kRecoverLock = 1u << 2;
-constexpr unsigned kReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0x7u;
-
-constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
 
 // Sync flags as bits of which the union is the strongest; see LogCommit::strength.
 constexpr int kSyncFull = 1;      // SQLITE_SYNC_FULL rather than NORMAL
@@ -25,6 +15,10 @@ int StrengthOf(int flags) {
   return ((flags & 0x0f) == SQLITE_SYNC_FULL ? kSyncFull : 0) |
          ((flags & SQLITE_SYNC_DATAONLY) != 0 ? 0 : kSyncMetadata);
 }
+
+// SQLite discards its page cache after an I/O error only (pager.c: pager_error()), and takes
+// SQLITE_NOTFOUND from COMMIT_PHASETWO for success.
+int AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : SQLITE_IOERR_FSYNC; }
 
 int FlagsOf(int strength) {
   return ((strength & kSyncFull) != 0 ? SQLITE_SYNC_FULL : SQLITE_SYNC_NORMAL) |
@@ -39,25 +33,35 @@ WalIndexHeader Connection::Header() const {
   return wal_index_ != nullptr ? WalIndexHeader::Load(wal_index_) : WalIndexHeader{};
 }
 
-// ---- Locks
-// -----------------------------------------------------------------------------------------
+// ---- Locks ----
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   if (database_->coordinator().failure() == 0) {
     stale_cache_ = false;
     return SQLITE_OK;
   }
+  if (!Holds(kWriteLock)) TryRollBack();
+  if (database_->coordinator().failure() == 0) return SQLITE_OK;
   if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0) return kCommitFailed;
-  HoldFence();
   const bool builds_on_log =
       exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
   return builds_on_log ? kCommitFailed : SQLITE_OK;
 }
 
+int Connection::ShmLock(int offset, int n, int flags) {
+  Fence& fence = database_->fence();
+  if (!fence.IsHeldThrough(main_)) return main_->pMethods->xShmLock(main_, offset, n, flags);
+  MutexLock lock(fence.mutex());
+  return main_->pMethods->xShmLock(main_, offset, n, flags);
+}
+
 void Connection::OnLocked(unsigned locks, bool exclusive) {
   (exclusive ? exclusive_ : shared_) |= locks;
+  if (!exclusive && (locks & kReadLocks) != 0) NoteSnapshot();
   if (!exclusive || (locks & kWriteLock) == 0) return;
-  change_at_lock_ = Header().change;
+  const WalIndexHeader header = Header();
+  database_->OnWriteLocked(header.words());
+  change_at_lock_ = header.change();
   failures_at_lock_ = database_->coordinator().failures();
   last_write_ = LastWrite::kOther;
   page1_frame_ = 0;
@@ -80,7 +84,9 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
   Coordinator& coordinator = database_->coordinator();
   if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
     // Still under the write lock, so that the header is ours if there was a commit.
-    if (Header().change == change_at_lock_) {
+    const WalIndexHeader header = Header();
+    database_->OnWriteUnlocking(header.words());
+    if (header.change() == change_at_lock_) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
       if (page1_frame_ != 0) page1_known_ = false;
@@ -90,16 +96,18 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       commit_ = coordinator.appended();
     }
     // Nobody may build on a log with a hole: the lock stays with us.
-    if (coordinator.failure() != 0) {
-      fence_ |= kWriteLock;
-      return locks & ~kWriteLock;
-    }
+    if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;
   }
-  // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
-  // still has to be held until the end is settled: it keeps undurable frames out of the database
-  // file and the log from restarting. (wal.c: walRestartLog() swaps read locks under the write
-  // lock; not an end.)
-  if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) WaitForCommit();
+  if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) {
+    // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
+    // still has to be held until the end is settled: it keeps undurable frames out of the database
+    // file and the log from restarting. (wal.c: walRestartLog() swaps read locks under the write
+    // lock; not an end.)
+    WaitForCommit();
+    const unsigned held = locks & ~dropped_;
+    dropped_ &= ~locks;
+    return held;
+  }
   return locks;
 }
 
@@ -111,8 +119,7 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   if (ended_write && commit_ == 0 && undurable_read_ != 0) WaitForCommit();
 }
 
-// ---- The log
-// ---------------------------------------------------------------------------------------
+// ---- The log ----
 
 int Connection::BeforeLogWrite() {
   return database_->coordinator().failure() == 0 ? SQLITE_OK : kCommitFailed;
@@ -138,18 +145,19 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
 }
 
 int Connection::SyncLog(int flags) {
-  if (database_->coordinator().failure() != 0 && !(sole_user_ && Repair())) {
+  if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
     return Fail(kCommitFailed);
   }
+  const bool defer = MayDefer();
+  if (last_write_ == LastWrite::kCommitFrame) database_->stats().commits.Add();
+  last_write_ = LastWrite::kOther;
+  if (defer) return DeferSync(flags);
+  requested_flags_ = flags;
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
   // told.
-  if (Holds(kWriteLock) && database_->coordinator().failures() != failures_at_lock_) {
-    return kCommitFailed;
-  }
-  if (last_write_ == LastWrite::kCommitFrame) database_->stats().commits.Add();
-  if (MayDefer()) return DeferSync(flags);
-  requested_flags_ = flags;
-  const int rc = database_->coordinator().SyncNow(this);
+  const uint64_t failures =
+      Holds(kWriteLock) ? failures_at_lock_ : database_->coordinator().failures();
+  const int rc = database_->coordinator().SyncNow(this, failures);
   requested_flags_ = 0;
   return rc == SQLITE_OK ? rc : Fail(rc);
 }
@@ -160,7 +168,7 @@ bool Connection::MayDefer() const {
   // whose sync orders a restart (wal.c: walFrames(), syncHeader); frames rewritten by
   // walRewriteChecksums() after the commit frame; a sync in the middle of a page, without powersafe
   // overwrite.
-  if (last_write_ != LastWrite::kCommitFrame || page_size_written_ != Header().page_size)
+  if (last_write_ != LastWrite::kCommitFrame || page_size_written_ != Header().page_size())
     return false;
   // Without the lock SQLite is in exclusive locking mode, or closing; with the checkpoint lock too
   // it runs a FULL, RESTART or TRUNCATE checkpoint.
@@ -191,8 +199,13 @@ bool Connection::WritesOneDatabase() const {
 // Notes the commit, for WaitForCommit().
 int Connection::DeferSync(int flags) {
   Coordinator& coordinator = database_->coordinator();
+  // The header is that of the commit before this one, or of the empty log that was just restarted.
+  const WalIndexHeader before = Header();
+  change_at_lock_ = before.change();  // recovery may have changed it since the lock was taken
   LogCommit commit;
-  commit.first = Header().last_frame + 1;  // the header is that of the commit before this one
+  commit.first = before.last_frame() + 1;
+  commit.can_undo = true;
+  commit.before = before.words();
   commit.header = page1_frame_;
   commit.strength = StrengthOf(flags);
   database_->commits().Put(coordinator.appended() + 1, commit);
@@ -225,13 +238,41 @@ int Connection::WaitForCommit() {
   if (own) database_->stats().commit_wait.Record(database_->clock().NowNanos() - start);
   if (rc == SQLITE_OK) return SQLITE_OK;
   if (cached) stale_cache_ = true;
-  return Fail(rc);
+  snapshot_ = std::max(snapshot_, target);  // what SQLite sees is no more
+  return Fail(AsIoError(rc));
 }
 
-// ---- Readers
-// ---------------------------------------------------------------------------------------
+// ---- Readers ----
+
+// Which pending commits does the snapshot include that SQLite has just taken? It reads the header
+// before and compares it after it has the lock (wal.c: walTryBeginRead()), so that both see the
+// same.
+void Connection::NoteSnapshot() {
+  Coordinator& coordinator = database_->coordinator();
+  snapshot_ = 0;
+  snapshot_failures_ = coordinator.failures();
+  const Lsn durable = coordinator.durable();
+  const Lsn appended = coordinator.appended();
+  if (durable >= appended || wal_index_ == nullptr) return;
+  snapshot_ = database_->commits().OwnerOf(Header().last_frame(), durable, appended).lsn;
+}
+
+// A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.
+int Connection::BeforeRead() {
+  Coordinator& coordinator = database_->coordinator();
+  const uint64_t failures = coordinator.failures();
+  if (snapshot_ == 0 || failures == snapshot_failures_) return SQLITE_OK;
+  if (coordinator.HasFailed(snapshot_)) {
+    if (!Holds(kWriteLock)) DropSnapshot();
+    return kCommitFailed;
+  }
+  snapshot_failures_ = failures;
+  return SQLITE_OK;
+}
 
 int Connection::BeforeLogRead(int size, int64_t offset) {
+  const int refused = BeforeRead();
+  if (refused != SQLITE_OK) return refused;
   Coordinator& coordinator = database_->coordinator();
   // In this order: a commit that is visible to this read has been appended before.
   const Lsn durable = coordinator.durable();
@@ -240,7 +281,7 @@ int Connection::BeforeLogRead(int size, int64_t offset) {
   // Checkpoints read what they have synced themselves; recovery reads under the write lock; the
   // header tells nothing.
   if (!HoldsReadLock() || Holds(kCheckpointLock) || offset < kWalHeaderSize) return SQLITE_OK;
-  const int page_size = Header().page_size;
+  const int page_size = Header().page_size();
   const uint32_t frame = FrameAt(offset, page_size != 0 ? page_size : size);
   const CommitLog::Owner owner = database_->commits().OwnerOf(frame, durable, appended);
   // A pending page 1 tells nothing but sizes; every writer reads it before it asks for the write
@@ -251,6 +292,9 @@ int Connection::BeforeLogRead(int size, int64_t offset) {
     undurable_read_ = std::max(undurable_read_, owner.lsn);
     return SQLITE_OK;
   }
+  // Frames that were found in the log: nobody else will sync them, and a read-only connection need
+  // not be able to.
+  if (log_is_read_only_ && !database_->commits().Get(owner.lsn).can_undo) return SQLITE_OK;
   return WaitForReader(owner.lsn);
 }
 
@@ -259,11 +303,12 @@ int Connection::WaitForReader(Lsn lsn) {
   const int64_t start = database_->clock().NowNanos();
   const int rc = database_->coordinator().WaitDurable(lsn, this);
   database_->stats().reader_wait.Record(database_->clock().NowNanos() - start);
-  return rc;
+  if (rc == SQLITE_OK) return SQLITE_OK;
+  DropSnapshot();
+  return AsIoError(rc);
 }
 
-// ---- Page 1
-// ----------------------------------------------------------------------------------------
+// ---- Page 1 ----
 
 void Connection::OnPageRead(const void* data, int size) {
   // Only what goes to the page cache: not a checkpoint's or recovery's reads, which may be of an
@@ -285,47 +330,6 @@ void Connection::OnPage1Written(const uint8_t* page, int size) {
     schema_may_change_ = true;
     page1_known_ = false;
   }
-}
-
-// ---- The fence
-// -------------------------------------------------------------------------------------
-
-int Connection::Fail(int error) {
-  if (database_->coordinator().failure() != 0) HoldFence();
-  return error;
-}
-
-// After a failed sync the log has a hole, and what is built on it would be lost with it.
-// Connections of this process are refused in BeforeLock(); holding the locks keeps other processes
-// out. They are taken by whoever comes by first, as soon as they are free.
-void Connection::HoldFence() {
-  if (wal_index_ == nullptr) return;
-  for (const unsigned lock : {kWriteLock, kCheckpointLock}) {
-    if (((fence_ | exclusive_) & lock) != 0) continue;
-    if (ShmLock(lock, SQLITE_SHM_LOCK) != SQLITE_OK) return;
-    fence_ |= lock;
-  }
-}
-
-void Connection::ReleaseFence() {
-  if ((fence_ & kWriteLock) != 0 && log_ != nullptr) Repair();
-  for (const unsigned lock : {kCheckpointLock, kWriteLock}) {
-    if ((fence_ & lock) != 0) ShmLock(lock, SQLITE_SHM_UNLOCK);
-  }
-  fence_ = 0;
-}
-
-// Closes the hole, if it can be closed, so that the database may be used again. Only at the end of
-// the connection that keeps all others out: until then the failed commits stay out of sight.
-bool Connection::Repair() {
-  if (RewriteLog(log_, Header().last_frame) != SQLITE_OK) return false;
-  database_->coordinator().Resume();
-  return true;
-}
-
-int Connection::ShmLock(unsigned lock, int action) {
-  return main_->pMethods->xShmLock(main_, lock == kWriteLock ? 0 : 1, 1,
-                                   action | SQLITE_SHM_EXCLUSIVE);
 }
 
 }  // namespace groupcommit

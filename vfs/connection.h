@@ -38,11 +38,18 @@ class Connection final : private Coordinator::Log {
   // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
   // the first region of the shared memory or null, `log` the base VFS's log file or null.
   void SetDb(sqlite3** db) { db_ = db; }
-  void SetWalIndex(volatile void* wal_index) { wal_index_ = wal_index; }
-  void SetLog(sqlite3_file* log) { log_ = log; }
+  void SetWalIndex(volatile void* wal_index, bool mapped) {
+    wal_index_ = wal_index;
+    shm_is_open_ = mapped;
+  }
+  void SetLog(sqlite3_file* log, bool read_only) {
+    log_ = log;
+    log_is_read_only_ = read_only;
+  }
 
   // Around the base VFS's xShmLock(). `locks` has a bit for each lock. BeforeLock() may refuse.
   int BeforeLock(unsigned locks, bool exclusive);
+  int ShmLock(int offset, int n, int flags);  // the base VFS's
   void OnLocked(unsigned locks, bool exclusive);
   void OnRefused(unsigned locks, bool exclusive);
   // Returns the locks of `locks` that the base VFS is to release.
@@ -55,6 +62,9 @@ class Connection final : private Coordinator::Log {
   int SyncLog(int flags);
   int BeforeLogRead(int size, int64_t offset);
 
+  // Before any read, of the database file too. Returns SQLITE_OK or the error to report instead.
+  int BeforeRead();
+
   // A page has been read from the log, or from the start of the main file.
   void OnPageRead(const void* data, int size);
 
@@ -62,13 +72,22 @@ class Connection final : private Coordinator::Log {
   // SQLITE_OK or the error of the failed sync that took it away.
   int WaitForCommit();
 
-  // The connection is about to let go of the shared memory: gives back what the fence holds.
-  void ReleaseFence();
+  // The connection is about to let go of the shared memory.
+  void LeaveFence();
 
   // SQLite holds the file lock SQLITE_LOCK_EXCLUSIVE, or no longer does.
   void SetSoleUser(bool sole) { sole_user_ = sole; }
 
  private:
+  // The locks of the shared memory, a bit each; wal.c: WAL_WRITE_LOCK and its neighbours.
+  static constexpr unsigned kWriteLock = Fence::kWriteLock;
+  static constexpr unsigned kCheckpointLock = Fence::kCheckpointLock;
+  static constexpr unsigned kRecoverLock = 1u << 2;
+  static constexpr int kFirstReadLock = 3;
+  static constexpr unsigned kReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0x7u;
+
+  static constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
+
   enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
 
   int Sync(Lsn from, Lsn through) override;
@@ -81,20 +100,32 @@ class Connection final : private Coordinator::Log {
   int DeferSync(int flags);
   void OnPage1Written(const uint8_t* page, int size);
   int WaitForReader(Lsn lsn);
+  void NoteSnapshot();
+
+  // After a failed sync; see roll_back.cc.
+  enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
-  void HoldFence();
-  bool Repair();
-  int ShmLock(unsigned lock, int action);
+  bool KeepWriteLock();
+  RollBack TryRollBack();
+  RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
+  RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
+  bool PutBackHeader() REQUIRES(database_->fence().mutex());
+  bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());
+  void DropSnapshot();
+  void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
+  bool RepairAtClose();
 
   Database* const database_;
   sqlite3_file* const main_;
   sqlite3_file* log_ = nullptr;
+  bool log_is_read_only_ = false;
+  bool shm_is_open_ = false;
   sqlite3** db_ = nullptr;
   volatile void* wal_index_ = nullptr;
 
   unsigned exclusive_ = 0;  // shared-memory locks that SQLite holds, a bit each
   unsigned shared_ = 0;
-  unsigned fence_ = 0;         // locks held for the fence, not for SQLite
+  unsigned dropped_ = 0;       // of shared_: released in advance, see DropSnapshot()
   bool sole_user_ = false;     // nobody else has the database open
   int64_t refused_since_ = 0;  // when the write lock was first refused, ns; 0: not waiting for it
 
@@ -114,6 +145,11 @@ class Connection final : private Coordinator::Log {
   bool deferred_ = false;   // commit_ is our own, noted by DeferSync()
   Lsn undurable_read_ = 0;  // newest pending commit of which a page was read while we were writing
   bool stale_cache_ = false;  // the page cache may hold pages of a failed commit
+
+  // The newest pending commit that the snapshot included when it was taken; 0: all of it was
+  // durable.
+  Lsn snapshot_ = 0;
+  uint64_t snapshot_failures_ = 0;  // Coordinator::failures() when it was last known to be intact
 
   // Page 1 as SQLite's page cache has it: the last one that was read or written here.
   std::unique_ptr<uint8_t[]> page1_;

@@ -18,9 +18,10 @@ struct Coordinator::Waiter {
   int error = 0;
   Waiter* next = nullptr;
 
-  // Release: pairs with the acquire in Park(), so that `error` is seen.
+  // Pairs with the acquire in Park(), so that `error` is seen. Sequentially consistent, because
+  // notify_one() does nothing if it sees no waiter: it must not look before the store.
   void Wake(State to) {
-    state.store(to, std::memory_order_release);
+    state.store(to, std::memory_order_seq_cst);
     state.notify_one();
   }
 
@@ -50,6 +51,7 @@ void Coordinator::Reserve(size_t waiters) {
     waiters_.back()->next = free_;
     free_ = waiters_.back().get();
   }
+  running_.reserve(waiters);
 }
 
 Lsn Coordinator::Append(uint64_t failures_before) {
@@ -86,7 +88,7 @@ int Coordinator::WaitInLine(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   Waiter* self = NewWaiter();
   if (self == nullptr) {  // out of memory: do without the others
     mutex_.Unlock();
-    SyncNow(log);
+    SyncNow(log, failures());
     MutexLock lock(mutex_);
     Settled(target, &error);
     return error;
@@ -112,17 +114,13 @@ int Coordinator::Lead(Lsn target, Log* log) {
   AwaitCompany(target);
   // A SyncNow() may have settled everything in the meantime.
   if (!Settled(target, &error)) {
-    const Lsn from = tails_.durable.load(std::memory_order_relaxed);
-    const uint64_t failures_before = failures();
-    // The tail is read after the wait for company and before the sync begins: the sync covers just
-    // the bytes that were in the log when it began. Acquire: pairs with Append().
-    const Lsn through = appended();
+    const Lsn from = durable();
+    Running sync = Begin(failures());
     mutex_.Unlock();
-    int64_t nanos = 0;
-    const int sync_error = TimedSync(log, from, through, &nanos);
+    const int sync_error = TimedSync(log, from, &sync);
     mutex_.Lock();
-    if (FinishSync(through, failures_before, sync_error) == 0) LearnFrom(from, nanos);
-    Settled(target, &error);  // it is, either way: target <= through
+    if (Finish(sync, sync_error) == 0) LearnFrom(from, sync.nanos);
+    Settled(target, &error);  // it is, either way: the sync went through it
   }
   Waiter* settled = TakeSettled();
   Waiter* successor = TakeNextLeader();
@@ -134,24 +132,22 @@ int Coordinator::Lead(Lsn target, Log* log) {
   return error;
 }
 
-int Coordinator::SyncNow(Log* log) {
+int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
   Lsn from;
-  Lsn through;
-  uint64_t failures_before;
+  Running sync;
   {
     MutexLock lock(mutex_);
     const int error = failure();
     if (error != 0) return error;
-    from = tails_.durable.load(std::memory_order_relaxed);
-    failures_before = failures();
-    through = appended();
+    if (failures() != failures_before) return last_error_;
+    from = durable();
+    sync = Begin(failures_before);
   }
-  int64_t nanos = 0;
-  int error = TimedSync(log, from, through, &nanos);
+  int error = TimedSync(log, from, &sync);
   Waiter* settled;
   {
     MutexLock lock(mutex_);
-    error = FinishSync(through, failures_before, error);
+    error = Finish(sync, error);
     settled = TakeSettled();
     window_cond_.SignalAll();  // a leader that waits for company may have been served
   }
@@ -159,33 +155,43 @@ int Coordinator::SyncNow(Log* log) {
   return error;
 }
 
-int Coordinator::TimedSync(Log* log, Lsn from, Lsn through, int64_t* nanos) {
+// The tail is read here, after the wait for company and before the sync begins: the sync covers
+// just the bytes that were in the log when it began.
+Coordinator::Running Coordinator::Begin(uint64_t failures_before) {
+  Running sync;
+  sync.number = ++begun_;
+  sync.through = appended();  // acquire: pairs with Append()
+  sync.failures_before = failures_before;
+  running_.push_back(sync.number);
+  return sync;
+}
+
+int Coordinator::TimedSync(Log* log, Lsn from, Running* sync) {
   const int64_t start = clock_->NowNanos();
-  const int error = log->Sync(from, through);
-  *nanos = clock_->NowNanos() - start;
+  const int error = log->Sync(from, sync->through);
+  sync->nanos = clock_->NowNanos() - start;
   stats_->syncs.Add();
-  stats_->sync.Record(*nanos);
-  if (error != 0) {
-    stats_->failed_syncs.Add();
-  } else {
-    stats_->RecordBatch(through - from);
-  }
+  stats_->sync.Record(sync->nanos);
+  if (error != 0) stats_->failed_syncs.Add();
   return error;
 }
 
-// Settles what a sync through `through` has settled. `failures_before` is failures() from before it
-// began: a sync that overlaps a failed one counts as failed, since the kernel tells of lost bytes
-// only once. Returns the error that the sync counts as.
-int Coordinator::FinishSync(Lsn through, uint64_t failures_before, int error) {
+// Settles what the sync has settled. Returns the error that it counts as: one that overlaps a
+// failed sync counts as failed, since the kernel may have told the other one alone of the bytes
+// that it lost.
+int Coordinator::Finish(const Running& sync, int error) {
+  running_.erase(std::find(running_.begin(), running_.end(), sync.number));
+  running_cond_.SignalAll();
   if (error != 0) {
     tails_.failures.fetch_add(1, std::memory_order_seq_cst);
     last_error_ = error;
-  } else if (failures() != failures_before) {
-    if (Settled(through, &error)) return error;
+  } else if (failures() != sync.failures_before) {
     error = last_error_;
+    int settled;
+    if (Settled(sync.through, &settled)) return error;  // it has nothing to add
   }
   if (error == 0) {
-    AdvanceTail(through);
+    AdvanceTail(sync.through);
   } else if (failure() == 0 && durable() < tails_.appended.load(std::memory_order_seq_cst)) {
     // All that is not durable lies on top of the lost bytes, whenever it was appended. Where
     // everything is durable there is nobody to tell but the caller, as with stock SQLite.
@@ -194,24 +200,44 @@ int Coordinator::FinishSync(Lsn through, uint64_t failures_before, int error) {
   return error;
 }
 
-// The tail moves by maximum: syncs may end in another order than they began.
-void Coordinator::AdvanceTail(Lsn through) {
-  if (through > tails_.durable.load(std::memory_order_relaxed)) {
-    tails_.durable.store(through, std::memory_order_release);
+void Coordinator::AwaitRunningSyncs() {
+  MutexLock lock(mutex_);
+  const uint64_t last = begun_;
+  while (std::any_of(running_.begin(), running_.end(), [last](uint64_t n) { return n <= last; })) {
+    running_cond_.Wait(mutex_);
   }
 }
 
-void Coordinator::Resume() {
+// The tail moves by maximum: syncs may end in another order than they began.
+void Coordinator::AdvanceTail(Lsn through) {
+  const Lsn tail = tails_.durable.load(std::memory_order_relaxed);
+  if (through <= tail) return;
+  if (failure() == 0) stats_->RecordBatch(through - tail);
+  tails_.durable.store(through, std::memory_order_release);
+}
+
+bool Coordinator::Resume() {
   MutexLock lock(mutex_);
   const int error = failure();
-  if (error == 0) return;
+  if (error == 0) return true;
   const Lsn after = tails_.durable.load(std::memory_order_relaxed);
   const Lsn through = appended();
-  history_.push_back({after, through, error});
+  try {
+    history_.push_back({after, through, error});
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
   // `failed` before `durable`: see IsDurable().
   tails_.failed.store(through, std::memory_order_relaxed);
   AdvanceTail(through);
   failure_.store(0, std::memory_order_release);
+  return true;
+}
+
+bool Coordinator::HasFailed(Lsn target) const {
+  MutexLock lock(mutex_);
+  int error;
+  return Settled(target, &error) && error != 0;
 }
 
 // Is it decided what becomes of `target`? Its failure is remembered for as long as anybody may ask.
@@ -236,16 +262,18 @@ void Coordinator::AwaitCompany(Lsn target) {
   const Lsn full_at = durable() + wanted;
   window_full_at_.store(full_at, std::memory_order_seq_cst);
   const int64_t deadline = clock_->NowNanos() + WindowNanos();
-  bool full;
+  bool full = false;
+  bool expired = false;
   int error;
-  while (true) {
+  while (!Settled(target, &error) && policy_ == policy) {
     full = tails_.appended.load(std::memory_order_seq_cst) >= full_at;
-    if (full || Settled(target, &error) || policy_ != policy || clock_->NowNanos() >= deadline)
-      break;
+    expired = !full && clock_->NowNanos() >= deadline;
+    if (full || expired) break;
     clock_->WaitUntil(window_cond_, mutex_, deadline);
   }
   window_full_at_.store(kNoWindow, std::memory_order_relaxed);
-  (full ? stats_->windows_filled : stats_->windows_expired).Add();
+  if (full) stats_->windows_filled.Add();
+  if (expired) stats_->windows_expired.Add();
 }
 
 // With how many commits the leader would like to sync.

@@ -77,8 +77,10 @@ class Coordinator {
   int WaitDurable(Lsn target, Log* log) EXCLUDES(mutex_);
 
   // Syncs in this thread, without waiting for anyone, also while a leader is at work; what was
-  // appended before the call is durable when it returns 0. Any thread.
-  int SyncNow(Log* log) EXCLUDES(mutex_);
+  // appended before the call is durable when it returns 0. `failures_before` is failures() from
+  // before the first of the bytes that the caller wants to be durable was written: if a sync has
+  // failed since, they may be lost, and the call fails. Any thread.
+  int SyncNow(Log* log, uint64_t failures_before) EXCLUDES(mutex_);
 
   Lsn appended() const { return tails_.appended.load(std::memory_order_acquire); }
   Lsn durable() const { return tails_.durable.load(std::memory_order_acquire); }
@@ -94,9 +96,17 @@ class Coordinator {
   // How many threads are in WaitDurable() and have found their commit not yet durable.
   int waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
+  // Waits until the syncs that are under way have ended and been accounted for. A handle on the log
+  // that is opened after a sync has failed is not told of the failure, and must not be used before
+  // it is known here.
+  void AwaitRunningSyncs() EXCLUDES(mutex_);
+
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
   // although a later sync succeeds.
   uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
+
+  // Was this commit taken away by a failed sync? Any thread.
+  bool HasFailed(Lsn target) const EXCLUDES(mutex_);
 
   // The error of the failed sync after which nothing more is acknowledged, until Resume(); else 0.
   int failure() const { return failure_.load(std::memory_order_acquire); }
@@ -104,7 +114,8 @@ class Coordinator {
   // Ends the state of failure: what had been appended but was not durable stays failed for ever,
   // what is appended from now on is judged anew. REQUIRES: nobody appends meanwhile, and the caller
   // has made the log safe to build on.
-  void Resume() EXCLUDES(mutex_);
+  // False, and no change, if memory is lacking.
+  bool Resume() EXCLUDES(mutex_);
 
  private:
   struct Waiter;
@@ -115,13 +126,22 @@ class Coordinator {
     int error;
   };
 
+  // A sync that is under way.
+  struct Running {
+    uint64_t number = 0;
+    Lsn through = 0;               // it covers the commits up to here
+    uint64_t failures_before = 0;  // failures() from before what it is to make durable was written
+    int64_t nanos = 0;             // how long it took
+  };
+
   int WaitInLine(Lsn target, Log* log) EXCLUDES(mutex_);
   int Lead(Lsn target, Log* log) RELEASE(mutex_);
   void AwaitCompany(Lsn target) REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
-  int TimedSync(Log* log, Lsn from, Lsn through, int64_t* nanos) EXCLUDES(mutex_);
-  int FinishSync(Lsn through, uint64_t failures_before, int error) REQUIRES(mutex_);
+  Running Begin(uint64_t failures_before) REQUIRES(mutex_);
+  int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
+  int Finish(const Running& sync, int error) REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
   bool Settled(Lsn target, int* error) const REQUIRES(mutex_);
@@ -153,6 +173,9 @@ class Coordinator {
   std::vector<std::unique_ptr<Waiter>> waiters_ GUARDED_BY(mutex_);
   std::vector<Failure> history_ GUARDED_BY(mutex_);  // ended by Resume()
   int last_error_ GUARDED_BY(mutex_) = 0;
+  uint64_t begun_ GUARDED_BY(mutex_) = 0;             // number of the newest sync
+  std::vector<uint64_t> running_ GUARDED_BY(mutex_);  // numbers of the syncs under way: a few
+  CondVar running_cond_;                              // one of them has ended
 
   // What `auto` has learned.
   Lsn in_flight_ GUARDED_BY(mutex_) = 0;       // commits under way at the end of the last sync

@@ -45,6 +45,8 @@ int Database::Join(sqlite3_vfs* base, const char* path, sqlite3_file* file,
 void Database::Leave(sqlite3_file* file) {
   MutexLock lock(ProcessMutex());
   if (!RemoveConnection(file)) return;
+  // A hole that could not be closed: whoever opens the database next has to know of it.
+  if (coordinator_.failure() != 0) return;
   auto [found, end] = Databases().equal_range(path_);
   while (found != end && found->second.get() != this) ++found;
   if (found != end) Databases().erase(found);
@@ -84,7 +86,11 @@ int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>
 bool Database::RemoveConnection(sqlite3_file* file) {
   MutexLock lock(mutex_);
   files_.erase(std::remove(files_.begin(), files_.end(), file), files_.end());
-  return files_.empty();
+  if (!files_.empty()) return false;
+  reopened_.store(true, std::memory_order_relaxed);
+  uri_policy_.reset();
+  policy_by_pragma_ = false;
+  return true;
 }
 
 // Is what `base` finds at our path now the file that our connections have open? If not, a newcomer
@@ -116,20 +122,61 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
   each_flush_.store(policy.kind == FlushPolicy::Kind::kOnEachFlush, std::memory_order_relaxed);
 }
 
-void Database::OnLogOpened(int64_t log_size) {
+void Database::AddLog(sqlite3_file* log, int64_t size) {
+  coordinator_.AwaitRunningSyncs();
+  {
+    MutexLock lock(logs_mutex_);
+    logs_.push_back(log);
+  }
   MutexLock lock(mutex_);
+  if (IsReopened() && size <= kWalHeaderSize)
+    coordinator_.Resume();  // the log with the hole is gone
   if (log_opened_) return;
   log_opened_ = true;
-  if (log_size <= kWalHeaderSize) return;
+  if (size <= kWalHeaderSize) return;
+  LogCommit found;
+  found.first = 1;
   // No connection can append before the first has opened the log, so that nobody else does so now.
-  commits_.Put(coordinator_.appended() + 1, LogCommit{1, 0, 0});
+  commits_.Put(coordinator_.appended() + 1, found);
   coordinator_.Append(coordinator_.failures());
+}
+
+void Database::RemoveLog(sqlite3_file* log) {
+  MutexLock lock(logs_mutex_);
+  logs_.erase(std::remove(logs_.begin(), logs_.end(), log), logs_.end());
+}
+
+void Database::DrainSyncErrors() {
+  MutexLock lock(logs_mutex_);
+  for (sqlite3_file* log : logs_) (void)log->pMethods->xSync(log, SQLITE_SYNC_NORMAL);
+}
+
+void Database::OnWriteLocked(const LogState& header) {
+  MutexLock lock(published_mutex_);
+  if (published_known_ && header != published_) foreign_after_ = coordinator_.appended();
+}
+
+void Database::OnWriteUnlocking(const LogState& header) {
+  MutexLock lock(published_mutex_);
+  published_ = header;
+  published_known_ = true;
+}
+
+bool Database::IsOurs(Lsn tail, const LogState& header) const {
+  MutexLock lock(published_mutex_);
+  return foreign_after_ <= tail && published_known_ && header == published_;
+}
+
+bool Database::IsLastConnection() const {
+  MutexLock lock(mutex_);
+  return files_.size() == 1;
 }
 
 groupcommit_statistics Database::ReadStatistics() const {
   groupcommit_statistics stats{};
   stats_.CopyTo(&stats);
-  stats.pending = static_cast<sqlite3_int64>(coordinator_.appended() - coordinator_.durable());
+  const Lsn durable = coordinator_.durable();  // before `appended`, which only grows
+  stats.pending = static_cast<sqlite3_int64>(coordinator_.appended() - durable);
   stats.waiting = coordinator_.waiting();
   stats.fenced = coordinator_.failure() != 0;
   MutexLock lock(mutex_);

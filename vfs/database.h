@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "commit_log.h"
 #include "coordinator.h"
+#include "fence.h"
 #include "flush_policy.h"
 #include "mutex.h"
 #include "process.h"
@@ -41,8 +42,10 @@ class Database {
   // All that are open in this process.
   static std::vector<Info> List();
 
+  const std::string& path() const { return path_; }
   Coordinator& coordinator() { return coordinator_; }
   CommitLog& commits() { return commits_; }
+  Fence& fence() { return fence_; }
   Statistics& stats() { return stats_; }
   Clock& clock() { return clock_; }
 
@@ -51,10 +54,27 @@ class Database {
   void SetPolicy(const FlushPolicy& policy) EXCLUDES(mutex_);
   bool syncs_on_each_flush() const { return each_flush_.load(std::memory_order_relaxed); }
 
-  // Called when a connection opens the log, which has `log_size` bytes. If it is the first to do so
-  // and finds frames there, nobody here knows whether they are durable: they count as one pending
-  // commit.
-  void OnLogOpened(int64_t log_size) EXCLUDES(mutex_);
+  // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
+  // the first to do so and finds frames there, nobody here knows whether they are durable: they
+  // count as one pending commit.
+  void AddLog(sqlite3_file* log, int64_t size) EXCLUDES(mutex_);
+  void RemoveLog(sqlite3_file* log) EXCLUDES(logs_mutex_);
+
+  // The kernel tells of a failed sync once for each handle that was open then. Lets it tell them
+  // all, so that none of them finds out during a later sync. REQUIRES: nothing that is in the log
+  // now, and not durable, is relied on.
+  void DrainSyncErrors() EXCLUDES(logs_mutex_);
+
+  // What connections of this process have made of the wal-index header, to find out whether another
+  // process committed in between. Both REQUIRE the write lock.
+  void OnWriteLocked(const LogState& header) EXCLUDES(published_mutex_);
+  void OnWriteUnlocking(const LogState& header) EXCLUDES(published_mutex_);
+  // Are all commits after `tail` ours, and is `header` the last one that we made?
+  bool IsOurs(Lsn tail, const LogState& header) const EXCLUDES(published_mutex_);
+
+  bool IsLastConnection() const EXCLUDES(mutex_);
+  // Has every connection been closed, while the log had a hole, since the first was opened?
+  bool IsReopened() const { return reopened_.load(std::memory_order_relaxed); }
 
   groupcommit_statistics ReadStatistics() const EXCLUDES(mutex_);
 
@@ -73,7 +93,18 @@ class Database {
   Statistics stats_;
   Coordinator coordinator_;
   CommitLog commits_;
+  Fence fence_;
   std::atomic<bool> each_flush_{false};
+  std::atomic<bool> reopened_{false};
+
+  Mutex logs_mutex_;  // held while a log is synced by another thread than its owner's
+  std::vector<sqlite3_file*> logs_ GUARDED_BY(logs_mutex_);
+
+  mutable Mutex published_mutex_;
+  bool published_known_ GUARDED_BY(published_mutex_) = false;
+  LogState published_ GUARDED_BY(published_mutex_){};
+  Lsn foreign_after_ GUARDED_BY(published_mutex_) =
+      0;  // another process committed on top of this one
 
   mutable Mutex mutex_;
   std::vector<sqlite3_file*> files_ GUARDED_BY(mutex_);  // the base VFS's main files

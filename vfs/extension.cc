@@ -30,6 +30,11 @@ static int AddStatsTable(sqlite3* db, char** error, const sqlite3_api_routines* 
 }
 
 static int Load(sqlite3* db, char** error, const sqlite3_api_routines* api, bool make_default) {
+  // One copy of this library serves one SQLite. (Some programs contain a second one.)
+  if (sqlite3_api != nullptr && sqlite3_api != api) {
+    *error = api->mprintf("groupcommit is in use by another copy of SQLite in this process");
+    return SQLITE_ERROR;
+  }
   SQLITE_EXTENSION_INIT2(api);
   // sqlite3_db_name(), the newest function that is called, came with this version.
   constexpr int kOldestSqlite = 3039000;
@@ -44,19 +49,20 @@ static int Load(sqlite3* db, char** error, const sqlite3_api_routines* api, bool
     *error = sqlite3_mprintf("GROUPCOMMIT_POLICY: %z", reason);
     return SQLITE_ERROR;
   }
+  const auto add_table = reinterpret_cast<void (*)(void)>(AddStatsTable);
+  int rc = sqlite3_auto_extension(add_table);
+  if (rc == SQLITE_OK) rc = groupcommit_stats_table(db);
   // Loading it again, into another connection, is fine.
   sqlite3_vfs* vfs = sqlite3_vfs_find(GROUPCOMMIT_VFS_NAME);
-  int rc = SQLITE_OK;
-  if (vfs == nullptr) {
+  if (rc == SQLITE_OK && vfs == nullptr) {
     rc = groupcommit_register(GROUPCOMMIT_VFS_NAME, nullptr, make_default ? 1 : 0, &policy);
-  } else if (make_default) {
+  } else if (rc == SQLITE_OK && make_default) {
     rc = sqlite3_vfs_register(vfs, 1);
   }
-  if (rc == SQLITE_OK) rc = groupcommit_stats_table(db);
-  if (rc == SQLITE_OK) {
-    rc = sqlite3_auto_extension(reinterpret_cast<void (*)(void)>(AddStatsTable));
-  }
   if (rc != SQLITE_OK) {
+    // SQLite unloads us now: leave nothing behind that points here.
+    sqlite3_cancel_auto_extension(add_table);
+    sqlite3_create_module_v2(db, "groupcommit_stats", nullptr, nullptr, nullptr);
     *error = sqlite3_mprintf("groupcommit: cannot register the VFS: %s", sqlite3_errstr(rc));
     return rc;
   }

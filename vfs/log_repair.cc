@@ -1,5 +1,6 @@
 #include "log_repair.h"
 
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -10,9 +11,34 @@ namespace {
 
 int SyncAll(sqlite3_file* log) { return log->pMethods->xSync(log, SQLITE_SYNC_FULL); }
 
-int Copy(sqlite3_file* log, uint8_t* buffer, int size, int64_t offset) {
+// Reads so many bytes; sets *end if there are fewer.
+int ReadAll(sqlite3_file* log, uint8_t* buffer, int size, int64_t offset, bool* end) {
   const int rc = log->pMethods->xRead(log, buffer, size, offset);
-  return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_CORRUPT : rc;
+  *end = rc == SQLITE_IOERR_SHORT_READ;
+  return *end ? SQLITE_OK : rc;
+}
+
+// Writes the frames again; *frames is how many there are.
+int RewriteFrames(sqlite3_file* log, uint32_t* frames) {
+  uint8_t header[kWalHeaderSize];
+  bool end = false;
+  int rc = ReadAll(log, header, kWalHeaderSize, 0, &end);
+  WalChecksum checksum;
+  if (rc != SQLITE_OK || end || !checksum.StartsWith(header)) return rc;
+  rc = log->pMethods->xWrite(log, header, kWalHeaderSize, 0);
+
+  const int page_size = checksum.page_size();
+  const int frame_size = kFrameHeaderSize + page_size;
+  std::unique_ptr<uint8_t[]> frame(new (std::nothrow) uint8_t[static_cast<size_t>(frame_size)]);
+  if (frame == nullptr) return SQLITE_NOMEM;
+  while (rc == SQLITE_OK) {
+    const int64_t offset = FrameOffset(*frames + 1, page_size);
+    rc = ReadAll(log, frame.get(), frame_size, offset, &end);
+    if (rc != SQLITE_OK || end || !checksum.Continues(frame.get())) return rc;
+    rc = log->pMethods->xWrite(log, frame.get(), frame_size, offset);
+    if (rc == SQLITE_OK) ++*frames;
+  }
+  return rc;
 }
 
 }  // namespace
@@ -20,26 +46,25 @@ int Copy(sqlite3_file* log, uint8_t* buffer, int size, int64_t offset) {
 int RewriteLog(sqlite3_file* log, uint32_t last_frame) {
   // The error may still have to be told to this handle, though it is no news.
   (void)SyncAll(log);
+  uint32_t frames = 0;
+  int rc = RewriteFrames(log, &frames);
+  if (rc == SQLITE_OK) rc = SyncAll(log);
+  return rc == SQLITE_OK && frames < last_frame ? SQLITE_CORRUPT : rc;
+}
 
-  uint8_t header[kWalHeaderSize];
-  int rc = Copy(log, header, kWalHeaderSize, 0);
-  if (rc != SQLITE_OK) return rc;
-  WalChecksum checksum;
-  if (!checksum.StartsWith(header)) return SQLITE_CORRUPT;
-  rc = log->pMethods->xWrite(log, header, kWalHeaderSize, 0);
-
-  const int page_size = checksum.page_size();
-  const int frame_size = kFrameHeaderSize + page_size;
-  std::unique_ptr<uint8_t[]> frame(new (std::nothrow) uint8_t[static_cast<size_t>(frame_size)]);
-  if (frame == nullptr) return SQLITE_NOMEM;
-  for (uint32_t i = 1; rc == SQLITE_OK && i <= last_frame; i++) {
-    const int64_t offset = FrameOffset(i, page_size);
-    rc = Copy(log, frame.get(), frame_size, offset);
-    if (rc == SQLITE_OK && !checksum.Continues(frame.get())) rc = SQLITE_CORRUPT;
-    if (rc == SQLITE_OK) rc = log->pMethods->xWrite(log, frame.get(), frame_size, offset);
+int CutLog(sqlite3_file* log, uint32_t last_frame, int page_size, const void* salts) {
+  const uint8_t zeros[kFrameHeaderSize] = {};
+  for (uint32_t frame = last_frame + 1;; frame++) {
+    uint8_t header[kFrameHeaderSize];
+    const int64_t offset = FrameOffset(frame, page_size);
+    int rc = log->pMethods->xRead(log, header, kFrameHeaderSize, offset);
+    if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;
+    if (rc != SQLITE_OK) return rc;
+    if (std::memcmp(header, zeros, kFrameHeaderSize) == 0) continue;  // by an attempt that failed
+    if (std::memcmp(header + 8, salts, 8) != 0) return SQLITE_OK;
+    rc = log->pMethods->xWrite(log, zeros, kFrameHeaderSize, offset);
+    if (rc != SQLITE_OK) return rc;
   }
-  const int sync_rc = SyncAll(log);
-  return rc != SQLITE_OK ? rc : sync_rc;
 }
 
 }  // namespace groupcommit

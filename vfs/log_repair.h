@@ -9,14 +9,22 @@
 namespace groupcommit {
 
 // After a failed sync the kernel may have marked pages clean that never reached the disk: a later
-// sync succeeds and does not write them. Reads the log back, from its header to the end of frame
-// `last_frame`, checks its checksums, writes the same bytes again and syncs them.
+// sync succeeds and does not write them. Reads the log back from its header on, as far as its
+// checksums are valid, which is what recovery would find; writes the same bytes again and syncs
+// them.
 //
 // `log` is the base VFS's file. REQUIRES: nobody else writes to the log meanwhile.
-// Returns SQLITE_OK if all of it is durable now; SQLITE_CORRUPT if the bytes read back are not what
-// was written (all before them is durable again); SQLITE_NOMEM; or the error of a read, write or
-// sync.
+// Returns SQLITE_OK if all of it is durable now, and reaches to the frame `last_frame` at least;
+// SQLITE_CORRUPT if it ends before that (and is durable); SQLITE_NOMEM; or the error of a read,
+// write or sync.
 int RewriteLog(sqlite3_file* log, uint32_t last_frame);
+
+// Makes sure that recovery ends the log with frame `last_frame`, whatever is written behind it
+// later: overwrites the frame headers that follow, as far as they are of the generation `salts` (8
+// bytes), with zeros. Otherwise a transaction that happens to write the same bytes again would make
+// the old frames behind it valid. Not durable before the next sync. REQUIRES, returns: as
+// RewriteLog().
+int CutLog(sqlite3_file* log, uint32_t last_frame, int page_size, const void* salts);
 
 }  // namespace groupcommit
 

@@ -1,5 +1,8 @@
 #include "main_file.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "pragma.h"
 
 namespace groupcommit {
@@ -11,9 +14,9 @@ MainFile* main_files GUARDED_BY(ProcessMutex()) = nullptr;
 
 }  // namespace
 
-MainFile::MainFile(sqlite3_file* real, const char* name, Database* database,
+MainFile::MainFile(sqlite3_file* real, const sqlite3_vfs* vfs, const char* name, Database* database,
                    std::atomic<int>* open_files)
-    : File(real), name_(name), open_files_(open_files), connection_(database, real) {
+    : File(real), vfs_(vfs), name_(name), open_files_(open_files), connection_(database, real) {
   open_files_->fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
   next_ = main_files;
@@ -28,13 +31,14 @@ MainFile::~MainFile() {
   *link = next_;
 }
 
-MainFile* MainFile::OfLog(const char* wal_name) {
+MainFile* MainFile::OfLog(const sqlite3_vfs* vfs, const char* wal_name) {
   // pager.c: sqlite3PagerOpen() keeps the names of a database and of its log in one allocation, so
   // that the pointer itself identifies the connection.
   const char* database_name = sqlite3_filename_database(wal_name);
   MutexLock lock(ProcessMutex());
   MainFile* file = main_files;
-  while (file != nullptr && file->name_ != database_name) file = file->next_;
+  // Where the shim wraps itself, both layers have a main file of this name.
+  while (file != nullptr && (file->name_ != database_name || file->vfs_ != vfs)) file = file->next_;
   return file;
 }
 
@@ -44,6 +48,10 @@ int MainFile::Close() {
 }
 
 int MainFile::Read(void* data, int size, sqlite3_int64 offset) {
+  if (!inherited()) {
+    const int refused = connection_.BeforeRead();
+    if (refused != SQLITE_OK) return refused;
+  }
   const int rc = File::Read(data, size, offset);
   if (rc == SQLITE_OK && offset == 0 && !inherited()) connection_.OnPageRead(data, size);
   return rc;
@@ -85,9 +93,12 @@ int MainFile::FileControl(int op, void* arg) {
       if (rc == SQLITE_OK) *name = sqlite3_mprintf("%s/%z", GROUPCOMMIT_VFS_NAME, *name);
       return rc;
     }
-    case kFcntlStatistics:
-      *static_cast<groupcommit_statistics*>(arg) = connection_.database().ReadStatistics();
+    case kFcntlStatistics: {
+      const auto* request = static_cast<const StatisticsRequest*>(arg);
+      const groupcommit_statistics stats = connection_.database().ReadStatistics();
+      std::memcpy(request->out, &stats, std::min(request->size, sizeof(stats)));
       return SQLITE_OK;
+    }
     default:
       return File::FileControl(op, arg);
   }
@@ -97,7 +108,7 @@ int MainFile::ShmMap(int region, int size, int extend, void volatile** out) {
   const int rc = File::ShmMap(region, size, extend, out);
   // The first region begins with the wal-index header. A null pointer is not an error: the region
   // does not exist yet, and SQLite asked not to create it.
-  if (region == 0 && rc == SQLITE_OK) connection_.SetWalIndex(*out);
+  if (region == 0 && rc == SQLITE_OK) connection_.SetWalIndex(*out, true);
   return rc;
 }
 
@@ -108,7 +119,7 @@ int MainFile::ShmLock(int offset, int n, int flags) {
   if ((flags & SQLITE_SHM_LOCK) != 0) {
     int rc = connection_.BeforeLock(locks, exclusive);
     if (rc != SQLITE_OK) return rc;
-    rc = File::ShmLock(offset, n, flags);
+    rc = connection_.ShmLock(offset, n, flags);
     if (rc == SQLITE_OK) {
       connection_.OnLocked(locks, exclusive);
     } else {
@@ -117,17 +128,23 @@ int MainFile::ShmLock(int offset, int n, int flags) {
     return rc;
   }
   const unsigned released = connection_.BeforeUnlock(locks, exclusive);
-  // The fence may keep the write lock, which SQLite releases by itself (wal.c:
-  // walUnlockExclusive()).
-  const int rc = released == locks ? File::ShmLock(offset, n, flags) : SQLITE_OK;
+  // SQLite releases the write lock and its snapshot each by itself, so that it is all or nothing.
+  const int rc = released == locks ? connection_.ShmLock(offset, n, flags) : SQLITE_OK;
   connection_.AfterUnlock(locks, exclusive);
   return rc;
 }
 
+int MainFile::Fetch(sqlite3_int64 offset, int size, void** out) {
+  const int refused = inherited() ? SQLITE_OK : connection_.BeforeRead();
+  if (refused == SQLITE_OK) return File::Fetch(offset, size, out);
+  *out = nullptr;
+  return refused;
+}
+
 int MainFile::ShmUnmap(int delete_it) {
   if (!inherited()) {
-    connection_.ReleaseFence();
-    connection_.SetWalIndex(nullptr);
+    connection_.LeaveFence();
+    connection_.SetWalIndex(nullptr, false);
   }
   return File::ShmUnmap(delete_it);
 }

@@ -3,6 +3,7 @@
 #define GROUPCOMMIT_MAIN_FILE_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "connection.h"
@@ -12,18 +13,25 @@
 
 namespace groupcommit {
 
-// A file control of our own: the argument is a groupcommit_statistics*. SQLite's own are below 100.
+// A file control of our own; SQLite's are below 100. The one who asks may have been built with
+// another version of the library than the one who answers.
 inline constexpr int kFcntlStatistics = 0x47430001;
+struct StatisticsRequest {
+  void* out;
+  size_t size;  // bytes at `out`
+};
 
 class MainFile final : public File {
  public:
   // `name` is what SQLite passed to xOpen; `open_files` counts the files that are open through the
   // VFS.
-  MainFile(sqlite3_file* real, const char* name, Database* database, std::atomic<int>* open_files);
+  MainFile(sqlite3_file* real, const sqlite3_vfs* vfs, const char* name, Database* database,
+           std::atomic<int>* open_files);
   ~MainFile();
 
-  // The connection to which the log `wal_name` belongs, or null: opened through another VFS, say.
-  static MainFile* OfLog(const char* wal_name);
+  // The main file of the connection whose log `vfs` opens as `wal_name`, or null: the main file was
+  // opened through another VFS, say.
+  static MainFile* OfLog(const sqlite3_vfs* vfs, const char* wal_name);
   Connection& connection() { return connection_; }
 
   // Was this file opened before a fork(), in the parent? Then its connection's state is the
@@ -39,8 +47,10 @@ class MainFile final : public File {
   int ShmMap(int region, int size, int extend, void volatile** out);
   int ShmLock(int offset, int n, int flags);
   int ShmUnmap(int delete_it);
+  int Fetch(sqlite3_int64 offset, int size, void** out);
 
  private:
+  const sqlite3_vfs* const vfs_;
   const char* const name_;
   std::atomic<int>* const open_files_;
   const uint64_t fork_generation_ = ForkGeneration();

@@ -19,6 +19,7 @@
 #define EXCLUDES(...) GC_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
 #define ACQUIRE(...) GC_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
 #define RELEASE(...) GC_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
+#define RETURN_CAPABILITY(x) GC_THREAD_ANNOTATION(lock_returned(x))
 #define NO_THREAD_SAFETY_ANALYSIS GC_THREAD_ANNOTATION(no_thread_safety_analysis)
 
 namespace groupcommit {

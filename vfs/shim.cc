@@ -38,8 +38,7 @@ std::list<std::unique_ptr<ShimVfs>>& AllVfses() REQUIRES(ProcessMutex()) {
 ShimVfs& ShimOf(sqlite3_vfs* vfs) { return *static_cast<ShimVfs*>(vfs->pAppData); }
 sqlite3_vfs* BaseOf(sqlite3_vfs* vfs) { return ShimOf(vfs).base; }
 
-// ---- xOpen
-// -----------------------------------------------------------------------------------------
+// ---- xOpen ----
 
 constexpr int kAlignment = alignof(std::max_align_t);
 constexpr int kWrapperSize =
@@ -70,13 +69,21 @@ int Refuse(int rc, const char* name, const std::string& error) {
   return rc;
 }
 
+// Opens the base VFS's file. Like SQLite, closes one that failed to open but has methods.
+int OpenReal(ShimVfs* shim, const char* name, sqlite3_file* real, int flags, int* out_flags) {
+  real->pMethods = nullptr;
+  const int rc = shim->base->xOpen(shim->base, name, real, flags, out_flags);
+  if (rc != SQLITE_OK && real->pMethods != nullptr) real->pMethods->xClose(real);
+  return rc;
+}
+
 int OpenMain(ShimVfs* shim, const char* name, sqlite3_file* out, int flags, int* out_flags) {
   std::optional<FlushPolicy> policy;
   std::string error;
   if (!PolicyFromUri(name, &policy, &error)) return Refuse(SQLITE_MISUSE, name, error);
 
   sqlite3_file* real = RealFile(out);
-  int rc = shim->base->xOpen(shim->base, name, real, flags, out_flags);
+  int rc = OpenReal(shim, name, real, flags, out_flags);
   if (rc != SQLITE_OK) return rc;
   Database* database = nullptr;
   rc = Database::Join(shim->base, name, real, policy, shim->policy, &database, &error);
@@ -84,7 +91,7 @@ int OpenMain(ShimVfs* shim, const char* name, sqlite3_file* out, int flags, int*
     real->pMethods->xClose(real);
     return Refuse(rc, name, error);
   }
-  auto* file = new (out) MainFile(real, name, database, &shim->open_files);
+  auto* file = new (out) MainFile(real, &shim->vfs, name, database, &shim->open_files);
   file->pMethods = FileMethods<MainFile>::For(*real->pMethods);
   return SQLITE_OK;
 }
@@ -92,7 +99,9 @@ int OpenMain(ShimVfs* shim, const char* name, sqlite3_file* out, int flags, int*
 int OpenLog(ShimVfs* shim, MainFile* main, const char* name, sqlite3_file* out, int flags,
             int* out_flags) {
   sqlite3_file* real = RealFile(out);
-  int rc = shim->base->xOpen(shim->base, name, real, flags, out_flags);
+  int opened_as = flags;
+  int rc = OpenReal(shim, name, real, flags, &opened_as);
+  if (out_flags != nullptr) *out_flags = opened_as;
   if (rc != SQLITE_OK) return rc;
   sqlite3_int64 size = 0;
   rc = real->pMethods->xFileSize(real, &size);
@@ -100,8 +109,7 @@ int OpenLog(ShimVfs* shim, MainFile* main, const char* name, sqlite3_file* out, 
     real->pMethods->xClose(real);
     return rc;
   }
-  main->connection().database().OnLogOpened(size);
-  auto* file = new (out) WalFile(real, main);
+  auto* file = new (out) WalFile(real, size, (opened_as & SQLITE_OPEN_READONLY) != 0, main);
   file->pMethods = FileMethods<WalFile>::For(*real->pMethods);
   return SQLITE_OK;
 }
@@ -115,7 +123,7 @@ int Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags,
       return OpenMain(shim, name, out, flags, out_flags);
     }
     if (name != nullptr && (flags & SQLITE_OPEN_WAL) != 0) {
-      MainFile* main = MainFile::OfLog(name);
+      MainFile* main = MainFile::OfLog(vfs, name);
       if (main != nullptr && !main->inherited()) {
         return OpenLog(shim, main, name, out, flags, out_flags);
       }
@@ -128,8 +136,7 @@ int Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags,
   return shim->base->xOpen(shim->base, name, out, flags, out_flags);
 }
 
-// ---- The rest of the VFS: forwarded
-// ----------------------------------------------------------------
+// ---- The rest of the VFS: forwarded ----
 
 int Delete(sqlite3_vfs* v, const char* name, int sync_directory) noexcept {
   return BaseOf(v)->xDelete(BaseOf(v), name, sync_directory);
@@ -202,12 +209,20 @@ void FillVfs(ShimVfs* shim, const sqlite3_vfs& base) {
   }
 }
 
-// ---- Registration
-// ----------------------------------------------------------------------------------
+// ---- Registration ----
 
 int RefuseName(int rc, const char* name, const char* reason) {
   sqlite3_log(rc, "groupcommit: cannot register VFS \"%.*s\": %s", GROUPCOMMIT_MAX_NAME, name,
               reason);
+  return rc;
+}
+
+int RegisterIfNew(std::unique_ptr<ShimVfs> shim, bool make_default) {
+  MutexLock lock(ProcessMutex());
+  if (sqlite3_vfs_find(shim->name.c_str()) != nullptr) return SQLITE_ERROR;
+  AllVfses().push_back(std::move(shim));
+  const int rc = sqlite3_vfs_register(&AllVfses().back()->vfs, make_default ? 1 : 0);
+  if (rc != SQLITE_OK) AllVfses().pop_back();
   return rc;
 }
 
@@ -227,18 +242,13 @@ int Register(const char* name, const char* base_name, bool make_default,
   sqlite3_vfs* base = sqlite3_vfs_find(base_name);
   if (base == nullptr) return RefuseName(SQLITE_NOTFOUND, name, "there is no such base VFS");
 
-  MutexLock lock(ProcessMutex());
-  if (sqlite3_vfs_find(name) != nullptr) {
-    return RefuseName(SQLITE_ERROR, name, "a VFS of this name is registered already");
-  }
   auto shim = std::make_unique<ShimVfs>();
   shim->base = base;
   shim->name = name;
   shim->policy = policy;
   FillVfs(shim.get(), *base);
-  AllVfses().push_back(std::move(shim));
-  const int rc = sqlite3_vfs_register(&AllVfses().back()->vfs, make_default ? 1 : 0);
-  if (rc != SQLITE_OK) AllVfses().pop_back();
+  const int rc = RegisterIfNew(std::move(shim), make_default);
+  if (rc == SQLITE_ERROR) RefuseName(rc, name, "a VFS of this name is registered already");
   return rc;
 }
 

@@ -11,12 +11,17 @@ namespace groupcommit {
 class WalFile final : public File {
  public:
   // `main` is the main file of the same connection; SQLite closes it after the log.
-  WalFile(sqlite3_file* real, MainFile* main) : File(real), main_(main) {
-    main_->connection().SetLog(real);
+  WalFile(sqlite3_file* real, int64_t size, bool read_only, MainFile* main)
+      : File(real), main_(main) {
+    main_->connection().SetLog(real, read_only);
+    main_->connection().database().AddLog(real, size);
   }
 
   int Close() {
-    if (!main_->inherited()) main_->connection().SetLog(nullptr);
+    if (!main_->inherited()) {
+      main_->connection().database().RemoveLog(real_);
+      main_->connection().SetLog(nullptr, false);
+    }
     return File::Close();
   }
 

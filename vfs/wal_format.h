@@ -3,6 +3,8 @@
 #ifndef GROUPCOMMIT_WAL_FORMAT_H_
 #define GROUPCOMMIT_WAL_FORMAT_H_
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -40,29 +42,81 @@ inline uint32_t FrameAt(int64_t offset, int page_size) {
   return frame <= UINT32_MAX ? static_cast<uint32_t>(frame) : 0;
 }
 
-// The members of struct WalIndexHdr (wal.c) that the shim needs.
-struct WalIndexHeader {
-  uint32_t change = 0;  // grows with each commit, whoever makes it
-  int page_size = 0;    // 0 before the first commit of a new log
-  uint32_t last_frame = 0;
+// The words that several processes share in the wal-index. Relaxed: SQLite's own locks and barriers
+// order them.
+inline uint32_t LoadShared(volatile void* wal_index, int word) {
+  auto* words = static_cast<uint32_t*>(const_cast<void*>(wal_index));
+  return std::atomic_ref<uint32_t>(words[word]).load(std::memory_order_relaxed);
+}
+inline void StoreShared(volatile void* wal_index, int word, uint32_t value) {
+  auto* words = static_cast<uint32_t*>(const_cast<void*>(wal_index));
+  std::atomic_ref<uint32_t>(words[word]).store(value, std::memory_order_relaxed);
+}
 
-  // Copies the first of the two headers from the start of the wal-index. The copy is exact while
-  // the caller holds the write lock; without it, it may mix two commits.
+// struct WalIndexHdr (wal.c), which stands twice at the start of the wal-index.
+class WalIndexHeader {
+ public:
+  static constexpr int kWords = 12;
+  using Words = std::array<uint32_t, kWords>;
+
+  WalIndexHeader() = default;
+  explicit WalIndexHeader(const Words& words) : words_(words) {}
+  const Words& words() const { return words_; }
+
+  // Copies the first of the two. The copy is exact while the caller holds the write lock; without
+  // it, it may mix two commits.
   static WalIndexHeader Load(volatile void* wal_index) {
-    constexpr int kWords = 5;
-    uint32_t words[kWords];
-    auto* shared = static_cast<uint32_t*>(const_cast<void*>(wal_index));
-    for (int i = 0; i < kWords; i++) {
-      // Relaxed: SQLite's own locks and barriers order this against the writer of the header.
-      words[i] = std::atomic_ref<uint32_t>(shared[i]).load(std::memory_order_relaxed);
-    }
-    uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
-    std::memcpy(&size, reinterpret_cast<const uint8_t*>(words) + 14, sizeof(size));
     WalIndexHeader header;
-    header.change = words[2];
-    header.page_size = (size & 0xfe00) + ((size & 0x0001) << 16);
-    header.last_frame = words[4];
+    for (int i = 0; i < kWords; i++)
+      header.words_[static_cast<size_t>(i)] = LoadShared(wal_index, i);
     return header;
+  }
+
+  // Writes one of the two; `copy` is 0 or 1. See wal.c: walIndexWriteHdr() for the order.
+  void Store(volatile void* wal_index, int copy) const {
+    for (int i = 0; i < kWords; i++) {
+      StoreShared(wal_index, copy * kWords + i, words_[static_cast<size_t>(i)]);
+    }
+  }
+
+  // Grows with each commit, whoever makes it.
+  uint32_t change() const { return words_[2]; }
+  // In bytes; 0 before the first commit of a new log.
+  int page_size() const {
+    uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
+    std::memcpy(&size, reinterpret_cast<const uint8_t*>(words_.data()) + 14, sizeof(size));
+    return (size & 0xfe00) + ((size & 0x0001) << 16);
+  }
+  // The last frame that is part of a commit; 0 for an empty log.
+  uint32_t last_frame() const { return words_[4]; }
+  // Two words that name this generation of the log, as they stand in each of its frame headers.
+  const void* salts() const { return &words_[8]; }
+
+  friend bool operator==(const WalIndexHeader&, const WalIndexHeader&) = default;
+
+ private:
+  Words words_{};
+};
+
+// struct WalCkptInfo (wal.c), behind the two headers.
+struct CheckpointInfo {
+  static constexpr int kReadMarks = 5;
+
+  uint32_t backfilled =
+      0;  // frames that are in the database file, or that somebody tried to copy there
+  uint32_t read_marks[kReadMarks] = {};  // how far the readers with lock 3+i may read
+
+  static CheckpointInfo Load(volatile void* wal_index) {
+    constexpr int kBackfill = 24;
+    constexpr int kFirstReadMark = 25;
+    constexpr int kBackfillAttempted = 32;
+    CheckpointInfo info;
+    info.backfilled =
+        std::max(LoadShared(wal_index, kBackfill), LoadShared(wal_index, kBackfillAttempted));
+    for (int i = 0; i < kReadMarks; i++) {
+      info.read_marks[i] = LoadShared(wal_index, kFirstReadMark + i);
+    }
+    return info;
   }
 };
 

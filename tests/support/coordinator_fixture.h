@@ -102,7 +102,7 @@ class CoordinatorFixture : public ::testing::Test {
   }
   int SyncNow() {
     const Lsn appended = coordinator_.appended();
-    const int error = coordinator_.SyncNow(&log_);
+    const int error = coordinator_.SyncNow(&log_, coordinator_.failures());
     if (error == 0) {
       EXPECT_TRUE(log_.AllSurviveThrough(appended)) << appended << " and before are not durable";
     }
@@ -120,7 +120,7 @@ class CoordinatorFixture : public ::testing::Test {
   // What whoever holds the write lock does after a failure.
   void Recover() {
     EXPECT_TRUE(log_.RollBack(coordinator_.durable())) << "the durable tail is not durable";
-    coordinator_.Resume();
+    EXPECT_TRUE(coordinator_.Resume());
   }
 
   // A leader waits for company and, asked to look again, goes on waiting.

@@ -74,6 +74,8 @@ class FakeLog final : public Coordinator::Log {
     Lsn from;
     Lsn through;
     std::thread::id thread;
+    size_t begin;  // what it covers, for the model
+    bool ended_on_device = false;
   };
 
   // Syncs that begin from now on do not end before Finish().
@@ -86,6 +88,13 @@ class FakeLog final : public Coordinator::Log {
     std::lock_guard lock(mutex_);
     outcomes_.at(call) = error;
     changed_.notify_all();
+  }
+  // It has ended with `error` on the device, but nobody knows yet: Sync() does not return before
+  // Finish(), to be called with the same error. REQUIRES: it is held.
+  void EndOnDevice(size_t call, int error) {
+    std::lock_guard lock(mutex_);
+    model_.EndSync(calls_.at(call).begin, error == 0);
+    calls_.at(call).ended_on_device = true;
   }
   // Nothing is held any longer.
   void ReleaseAll() {
@@ -104,9 +113,8 @@ class FakeLog final : public Coordinator::Log {
 
   int Sync(Lsn from, Lsn through) override {
     std::unique_lock lock(mutex_);
-    const size_t begin = model_.BeginSync();
     const size_t number = calls_.size();
-    calls_.push_back({from, through, std::this_thread::get_id()});
+    calls_.push_back({from, through, std::this_thread::get_id(), model_.BeginSync()});
     outcomes_.emplace_back();
     changed_.notify_all();
     if (holding_) {
@@ -117,8 +125,9 @@ class FakeLog final : public Coordinator::Log {
       lock.lock();
       outcomes_[number] = std::exchange(next_error_, 0);
     }
-    model_.EndSync(begin, *outcomes_[number] == 0);
-    return *outcomes_[number];
+    const int error = *outcomes_[number];
+    if (!calls_[number].ended_on_device) model_.EndSync(calls_[number].begin, error == 0);
+    return error;
   }
 
   // Returns when so many syncs have begun; false if they do not.

@@ -1,0 +1,271 @@
+// Base VFSes of every shape, and other shims below and above ours.
+#include <tuple>
+
+#include "support/passthrough_fixture.h"
+#include "support/plain_vfs.h"
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+// Rollback, then WAL, then exclusive locking mode, as far as the base can.
+void UseAll(RecordedSession& s) {
+  s.Open(0, s.path("test.db"));
+  s.Sql(0, std::string("PRAGMA mmap_size=100000;") + kWork);
+  s.Sql(0, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; INSERT INTO t VALUES(7001, 1, 1);");
+  s.Open(1, s.path("test.db"));
+  s.Sql(1, "SELECT count(*) FROM t; INSERT INTO t VALUES(7002, 2, 2); PRAGMA wal_checkpoint;");
+  s.Sql(0, "SELECT count(*) FROM t; INSERT INTO t VALUES(7003, 3, 3);");
+  s.Close(1);
+  s.Sql(0, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;");
+  s.Sql(0, "INSERT INTO t VALUES(7004, datetime('now') > '2020', 4);");
+}
+
+class VersionsTest : public PassthroughTest,
+                     public ::testing::WithParamInterface<std::tuple<int, int>> {
+ protected:
+  VersionsTest() : PassthroughTest("unix", std::get<0>(GetParam())) {
+    storage_.SetIoVersion(std::get<1>(GetParam()));
+  }
+};
+
+TEST_P(VersionsTest, BehavesAsItsBase) { CompareWal(UseAll); }
+
+TEST_P(VersionsTest, OffersWhatItsBaseOffers) {
+  const sqlite3_vfs* shim = sqlite3_vfs_find("auto");
+  const sqlite3_vfs* base = sqlite3_vfs_find("store");
+  EXPECT_EQ(shim->iVersion, base->iVersion);
+  EXPECT_EQ(shim->mxPathname, base->mxPathname);
+  EXPECT_GT(shim->szOsFile, base->szOsFile);
+  EXPECT_EQ(shim->xDlOpen == nullptr, base->xDlOpen == nullptr);
+  EXPECT_EQ(shim->xGetLastError == nullptr, base->xGetLastError == nullptr);
+  if (shim->iVersion >= 2) {
+    EXPECT_EQ(shim->xCurrentTimeInt64 == nullptr, base->xCurrentTimeInt64 == nullptr);
+  }
+  if (shim->iVersion >= 3) {
+    EXPECT_EQ(shim->xSetSystemCall == nullptr, base->xSetSystemCall == nullptr);
+    EXPECT_EQ(shim->xNextSystemCall == nullptr, base->xNextSystemCall == nullptr);
+  }
+  TempDir dir;
+  Db db(dir.File("test.db"), "auto");
+  sqlite3_file* file = nullptr;
+  sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
+  EXPECT_EQ(file->pMethods->iVersion, std::get<1>(GetParam()));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, VersionsTest,
+                         ::testing::Combine(::testing::Values(1, 2, 3), ::testing::Values(1, 2, 3)),
+                         [](const auto& test) {
+                           return "Vfs" + std::to_string(std::get<0>(test.param)) + "Io" +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
+class UnixVariantTest : public PassthroughTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  UnixVariantTest() : PassthroughTest(GetParam()) {}
+};
+
+TEST_P(UnixVariantTest, BehavesAsItsBase) { CompareWal(UseAll); }
+
+INSTANTIATE_TEST_SUITE_P(All, UnixVariantTest,
+                         ::testing::Values("unix", "unix-excl", "unix-dotfile"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+using BaseVfsTest = PassthroughTest;
+
+// Version 3, and yet without shared memory.
+TEST_F(BaseVfsTest, WithoutSharedMemory) {
+  PlainVfs base("no_shm", "store", /*shared_memory=*/false);
+  ASSERT_EQ(groupcommit_register("over_no_shm", "no_shm", 0, nullptr), SQLITE_OK);
+  CompareVia("over_no_shm", UseAll, Calls::kSame, "no_shm");
+  EXPECT_EQ(groupcommit_unregister("over_no_shm"), SQLITE_OK);
+
+  ASSERT_EQ(groupcommit_register("over_none", "unix-none", 0, nullptr), SQLITE_OK);
+  CompareVia("over_none", UseAll, Calls::kSame, "unix-none");
+  EXPECT_EQ(groupcommit_unregister("over_none"), SQLITE_OK);
+}
+
+TEST_F(BaseVfsTest, AFileThatFailsToOpenHasNoMethods) {
+  TempDir dir;
+  const std::string path = dir.File("test.db");
+  const char* name = sqlite3_create_filename(path.c_str(), (path + "-journal").c_str(),
+                                             (path + "-wal").c_str(), 0, nullptr);
+  storage_.SetFaultHook(
+      [](const Call& call) { return call.op == Op::kOpen ? SQLITE_CANTOPEN_ISDIR : SQLITE_OK; });
+  sqlite3_vfs* vfs = sqlite3_vfs_find("auto");
+  const struct {
+    const char* name;
+    int flags;
+  } kFiles[] = {{name, SQLITE_OPEN_MAIN_DB},
+                {sqlite3_filename_journal(name), SQLITE_OPEN_MAIN_JOURNAL},
+                {sqlite3_filename_wal(name), SQLITE_OPEN_WAL},
+                {nullptr, SQLITE_OPEN_TEMP_DB | SQLITE_OPEN_DELETEONCLOSE}};
+  for (const auto& file : kFiles) {
+    std::vector<uint64_t> memory(static_cast<size_t>(vfs->szOsFile) / sizeof(uint64_t) + 1,
+                                 0xa5a5a5a5a5a5a5a5u);
+    auto* opened = reinterpret_cast<sqlite3_file*>(memory.data());
+    int out_flags = 0;
+    EXPECT_EQ(vfs->xOpen(vfs, file.name, opened,
+                         file.flags | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &out_flags),
+              SQLITE_CANTOPEN_ISDIR)
+        << file.flags;
+    EXPECT_EQ(opened->pMethods, nullptr) << file.flags;
+  }
+  storage_.SetFaultHook(nullptr);
+  sqlite3_free_filename(name);
+}
+
+// What the shim asks on its own account may fail, too.
+TEST_F(BaseVfsTest, ALogWhoseSizeCannotBeReadIsNotOpened) {
+  TempDir dir;
+  Db db(dir.File("test.db"), "auto");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kFileSize && call.kind == FileKind::kWal ? SQLITE_IOERR_FSTAT : SQLITE_OK;
+  });
+  EXPECT_EQ(db.Exec("CREATE TABLE t(x)"), SQLITE_IOERR_FSTAT);
+  storage_.SetFaultHook(nullptr);
+  db.ExecOk("CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+}
+
+TEST_F(BaseVfsTest, ADatabaseWhoseIdentityCannotBeReadIsTakenForTheSame) {
+  TempDir dir;
+  Db first(dir.File("test.db"), "auto");
+  first.ExecOk("PRAGMA journal_mode=WAL; CREATE TABLE t(x)");
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kFileControl && call.flags == SQLITE_FCNTL_HAS_MOVED ? SQLITE_NOTFOUND
+                                                                               : SQLITE_OK;
+  });
+  Db second(dir.File("test.db"), "auto");
+  storage_.SetFaultHook(nullptr);
+  groupcommit_statistics stats{};
+  EXPECT_EQ(groupcommit_stats(second.get(), "main", &stats, sizeof(stats)), SQLITE_OK);
+  EXPECT_EQ(stats.connections, 2);
+}
+
+// ---- Without the functions that load libraries ----
+
+class BareVfsTest : public ::testing::Test {
+ protected:
+  BareVfsTest() : bare_(*sqlite3_vfs_find("unix")) {
+    bare_.pNext = nullptr;
+    bare_.zName = "bare";
+    bare_.xDlOpen = nullptr;
+    bare_.xDlError = nullptr;
+    bare_.xDlSym = nullptr;
+    bare_.xDlClose = nullptr;
+    bare_.xGetLastError = nullptr;
+    bare_.iVersion = 1;
+    EXPECT_EQ(sqlite3_vfs_register(&bare_, 0), SQLITE_OK);
+    EXPECT_EQ(groupcommit_register("over_bare", "bare", 0, nullptr), SQLITE_OK);
+  }
+  ~BareVfsTest() override {
+    EXPECT_EQ(groupcommit_unregister("over_bare"), SQLITE_OK);
+    EXPECT_EQ(sqlite3_vfs_unregister(&bare_), SQLITE_OK);
+  }
+  sqlite3_vfs bare_;
+};
+
+TEST_F(BareVfsTest, WhatTheBaseLacksTheShimLacks) {
+  const sqlite3_vfs* shim = sqlite3_vfs_find("over_bare");
+  EXPECT_EQ(shim->xDlOpen, nullptr);
+  EXPECT_EQ(shim->xDlError, nullptr);
+  EXPECT_EQ(shim->xDlSym, nullptr);
+  EXPECT_EQ(shim->xDlClose, nullptr);
+  EXPECT_EQ(shim->xGetLastError, nullptr);
+  TempDir dir;
+  Db db(dir.File("test.db"), "over_bare");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+  db.ExecOk("CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+  EXPECT_EQ(db.Int("SELECT x FROM t"), 1);
+}
+
+// ---- Other shims ----
+
+std::string VfsName(const Db& db) {
+  char* name = nullptr;
+  EXPECT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_VFSNAME, &name), SQLITE_OK);
+  const std::string text = name != nullptr ? name : "";
+  sqlite3_free(name);
+  return text;
+}
+
+class StackTest : public PassthroughTest {
+ protected:
+  // Commits from several threads at once, each of which has to survive a power cut.
+  void CommitAtOnce(const char* vfs) {
+    TempDir dir;
+    std::vector<Db> dbs;
+    for (int i = 0; i < 4; i++) {
+      dbs.emplace_back(dir.File("test.db"), vfs);
+      EXPECT_EQ(dbs.back().Text("PRAGMA journal_mode=WAL"), "wal");
+      dbs.back().ExecOk("PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS t(x)");
+    }
+    std::vector<std::future<void>> writers;
+    for (Db& db : dbs) {
+      writers.push_back(std::async(std::launch::async, [&db] {
+        for (int i = 0; i < 50; i++) db.ExecOk("INSERT INTO t VALUES(1)");
+      }));
+    }
+    for (auto& writer : writers) writer.get();
+    storage_.CutInto(dir.File("cut"));
+    Db cut(dir.File("cut/test.db"));
+    EXPECT_EQ(cut.Int("SELECT count(*) FROM t"), 200);
+    EXPECT_EQ(cut.Text("PRAGMA integrity_check"), "ok");
+    groupcommit_statistics stats{};
+    EXPECT_EQ(groupcommit_stats(dbs[0].get(), "main", &stats, sizeof(stats)), SQLITE_OK);
+    EXPECT_GE(stats.deferred, 200);
+    EXPECT_EQ(stats.pending, 0);
+  }
+};
+
+TEST_F(StackTest, OverAShimOfItsOwnKind) {
+  const groupcommit_policy each_flush{};
+  for (const char* base : {"each", "auto"}) {
+    ASSERT_EQ(groupcommit_register("upper_each", base, 0, &each_flush), SQLITE_OK);
+    ASSERT_EQ(groupcommit_register("upper_auto", base, 0, nullptr), SQLITE_OK);
+    const bool same = std::string(base) == "each";
+    CompareVia("upper_each", UseAll, same ? Calls::kSame : Calls::kSameButLater);
+    CompareVia("upper_auto", UseAll, Calls::kSameButLater);
+    CommitAtOnce("upper_auto");
+    {
+      TempDir dir;
+      Db db(dir.File("test.db"), "upper_auto");
+      EXPECT_EQ(VfsName(db), "groupcommit/groupcommit/unix");
+    }
+    EXPECT_EQ(groupcommit_unregister("upper_each"), SQLITE_OK);
+    EXPECT_EQ(groupcommit_unregister("upper_auto"), SQLITE_OK);
+  }
+}
+
+TEST_F(StackTest, UnderAnotherShim) {
+  PlainVfs upper_each("upper_each", "each");
+  PlainVfs upper_auto("upper_auto", "auto");
+  CompareVia("upper_each", UseAll, Calls::kSame);
+  CompareVia("upper_auto", UseAll, Calls::kSameButLater);
+  CommitAtOnce("upper_auto");
+  TempDir dir;
+  Db db(dir.File("test.db"), "upper_auto");
+  EXPECT_EQ(VfsName(db), "plain/groupcommit/unix");
+  EXPECT_EQ(db.Text("PRAGMA groupcommit_policy"), "auto");
+}
+
+TEST_F(StackTest, OverAnotherShim) {
+  PlainVfs lower("lower", "store");
+  ASSERT_EQ(groupcommit_register("upper", "lower", 0, nullptr), SQLITE_OK);
+  CompareVia("upper", UseAll, Calls::kSameButLater);
+  CommitAtOnce("upper");
+  {
+    TempDir dir;
+    Db db(dir.File("test.db"), "upper");
+    EXPECT_EQ(VfsName(db), "groupcommit/plain/unix");
+  }
+  EXPECT_EQ(groupcommit_unregister("upper"), SQLITE_OK);
+}
+
+}  // namespace
+}  // namespace groupcommit::testing

@@ -1,0 +1,180 @@
+// Connection, after a sync of the log has failed.
+//
+// Stock SQLite syncs before it makes a commit visible, so that a commit whose sync failed was never
+// there: the next writer overwrites its frames. We come to the same end by taking the failed
+// commits back. Under the write lock, the wal-index header is put back to what it was before the
+// oldest of them. To SQLite that looks like writers that died before they published anything, which
+// it is made for: a smaller mxFrame is legal for wal.c's walIndexAppend(), walCleanupHash() and
+// read marks.
+//
+// The order matters. No failed commit returns, and no snapshot of one is released, before the
+// header is back or the fence is up: a checkpoint could copy its frames into the database file
+// meanwhile. And nobody writes again before the hole is closed.
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "connection.h"
+#include "log_repair.h"
+
+namespace groupcommit {
+
+// A commit of ours, or the sync of one, has failed. Returns when it is out of sight, or cannot be
+// soon.
+int Connection::Fail(int error) {
+  // Bounded, as a thread may hold the write lock through another connection, and wait for us.
+  constexpr std::chrono::milliseconds kPatience(1000);
+  // A writer takes back what failed when SQLite makes it release the write lock.
+  if (Holds(kWriteLock)) return error;
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return error;
+}
+
+// The write lock goes from SQLite to the fence, instead of being released. False if it may be
+// released.
+bool Connection::KeepWriteLock() {
+  MutexLock lock(database_->fence().mutex());
+  if (database_->coordinator().failure() == 0) return false;
+  database_->fence().TakeOver(main_);
+  RollBackUnderFence();
+  return true;
+}
+
+Connection::RollBack Connection::TryRollBack() {
+  MutexLock lock(database_->fence().mutex());
+  return RollBackUnderFence();
+}
+
+Connection::RollBack Connection::RollBackUnderFence() {
+  Coordinator& coordinator = database_->coordinator();
+  if (coordinator.failure() == 0) return RollBack::kDone;
+  if (!shm_is_open_ || log_ == nullptr) return RollBack::kNotSafe;
+  if (!database_->fence().Take(main_)) return RollBack::kNotYet;
+  // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
+  // more.
+  if (snapshot_ != 0 && coordinator.HasFailed(snapshot_)) DropSnapshotUnderFence();
+
+  // A failure from before the database was last closed: there is nothing of ours to take back.
+  if (database_->IsReopened()) return EndFailure(RewriteLog(log_, 0));
+  if (wal_index_ == nullptr) return RollBack::kNotSafe;
+  if (!database_->fence().put_back() && !PutBackHeader()) return RollBack::kNotSafe;
+  const WalIndexHeader header = Header();
+  // Those readers would see the frames change that the next writer overwrites. Ours are refused
+  // every read by now, and let go of their snapshots.
+  if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
+
+  database_->DrainSyncErrors();
+  int rc = CutLog(log_, header.last_frame(), header.page_size(), header.salts());
+  // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
+  // lost.
+  if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
+  return EndFailure(rc);
+}
+
+// `rc` tells whether the hole is closed.
+Connection::RollBack Connection::EndFailure(int rc) {
+  if (rc == SQLITE_OK && !database_->coordinator().Resume()) rc = SQLITE_NOMEM;
+  if (rc != SQLITE_OK) {
+    sqlite3_log(rc, "groupcommit: cannot write the log of %s again after a failed sync",
+                database_->path().c_str());
+    return RollBack::kNotSafe;  // for now; whoever comes by tries again
+  }
+  database_->fence().set_put_back(false);
+  database_->fence().Release();
+  return RollBack::kDone;
+}
+
+// Takes the failed commits out of sight. False where that could hurt somebody else.
+bool Connection::PutBackHeader() {
+  Coordinator& coordinator = database_->coordinator();
+  const Lsn tail = coordinator.durable();
+  const WalIndexHeader now = Header();
+  const auto refuse = [this](const char* reason) REQUIRES(database_->fence().mutex()) {
+    if (!database_->fence().TellOnce()) return false;
+    sqlite3_log(
+        SQLITE_IOERR_FSYNC,
+        "groupcommit: after a failed sync nobody may write to %s until this process has closed "
+        "it: %s",
+        database_->path().c_str(), reason);
+    return false;
+  };
+  if (!database_->IsOurs(tail, now.words())) return refuse("another process has committed on top");
+
+  // Frames that were found in the log when it was opened are nobody's failed commit.
+  LogCommit oldest;
+  for (Lsn lsn = tail + 1; lsn <= coordinator.appended() && !oldest.can_undo; lsn++) {
+    oldest = database_->commits().Get(lsn);
+  }
+  if (oldest.can_undo) {
+    const WalIndexHeader before(oldest.before);
+    if (std::memcmp(before.salts(), now.salts(), 8) != 0) return refuse("the log was restarted");
+    if (before.last_frame() > now.last_frame() ||
+        before.last_frame() < CheckpointInfo::Load(wal_index_).backfilled) {
+      return refuse("a checkpoint has copied failed commits");
+    }
+    // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
+    before.Store(wal_index_, 1);
+    main_->pMethods->xShmBarrier(main_);
+    before.Store(wal_index_, 0);
+    database_->OnWriteUnlocking(before.words());
+  }
+  database_->fence().set_put_back(true);
+  return true;
+}
+
+// Does anybody hold a snapshot that ends beyond `frame`?
+bool Connection::SomebodyReadsBeyond(uint32_t frame) {
+  constexpr uint32_t kNotUsed = 0xffffffff;  // wal.c: READMARK_NOT_USED
+  const CheckpointInfo info = CheckpointInfo::Load(wal_index_);
+  for (int i = 1; i < CheckpointInfo::kReadMarks; i++) {
+    if (info.read_marks[i] == kNotUsed || info.read_marks[i] <= frame) continue;
+    const int lock = kFirstReadLock + i;
+    if (main_->pMethods->xShmLock(main_, lock, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
+        SQLITE_OK) {
+      return true;
+    }
+    main_->pMethods->xShmLock(main_, lock, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+  }
+  return false;
+}
+
+// Gives up the read locks of a snapshot that has failed, before SQLite does. All its reads are
+// refused.
+void Connection::DropSnapshot() {
+  MutexLock lock(database_->fence().mutex());
+  DropSnapshotUnderFence();
+}
+
+void Connection::DropSnapshotUnderFence() {
+  for (int i = kFirstReadLock; i < SQLITE_SHM_NLOCK; i++) {
+    const unsigned lock = 1u << i;
+    if ((shared_ & ~dropped_ & lock) == 0) continue;
+    main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+    dropped_ |= lock;
+  }
+}
+
+// The last connection closes. If the failed commits could not be taken back, they are made durable:
+// the process that opens the database next would find them in the log, and build on the hole. True
+// if they are.
+bool Connection::RepairAtClose() {
+  // A checkpoint that has begun has read the header from before the roll-back, and must not go on.
+  if (TryRollBack() == RollBack::kDone) return false;
+  MutexLock lock(database_->fence().mutex());
+  // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
+  // lock.
+  if (!sole_user_ && !database_->fence().Take(main_)) return false;
+  return EndFailure(RewriteLog(log_, Header().last_frame())) == RollBack::kDone;
+}
+
+void Connection::LeaveFence() {
+  if (!database_->fence().IsHeldThrough(main_)) return;
+  if (database_->IsLastConnection() && log_ != nullptr) RepairAtClose();
+  MutexLock lock(database_->fence().mutex());
+  database_->fence().ReleaseThrough(main_);
+}
+
+}  // namespace groupcommit
