@@ -115,7 +115,8 @@ TEST_F(ReaderTest, PagesThatThePendingCommitDidNotChangeDoNotWait) {
 // Page 1 is in the log with new sizes. Every statement reads it first; the schema on it is durable.
 TEST_F(ReaderTest, APendingPage1DoesNotWait) {
   writer_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(7)");
-  Db reader(path(), "gc");
+  Db reader = OpenWal();
+  EXPECT_EQ(reader.Int("SELECT x FROM u"), 7);
   std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES(zeroblob(50000))");
   EXPECT_EQ(reader.Int("SELECT x FROM u"), 7);
   EXPECT_FALSE(IsReady(commit));

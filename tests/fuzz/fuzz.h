@@ -8,14 +8,14 @@
 #include <cstdlib>
 
 // As assert(), in every build. What follows the condition is printed with printf().
-#define FUZZ_CHECK(condition, ...)                                               \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
+#define FUZZ_CHECK(condition, ...)                                                   \
+  do {                                                                               \
+    if (!(condition)) {                                                              \
       std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-      std::fprintf(stderr, __VA_ARGS__);                                         \
-      std::fputc('\n', stderr);                                                  \
-      std::abort();                                                              \
-    }                                                                            \
+      std::fprintf(stderr, __VA_ARGS__);                                             \
+      std::fputc('\n', stderr);                                                      \
+      std::abort();                                                                  \
+    }                                                                                \
   } while (false)
 
 // libFuzzer calls these.

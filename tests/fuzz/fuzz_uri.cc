@@ -49,7 +49,7 @@ Parameters Read(std::string_view text) {
 std::optional<FlushPolicy> Expected(const Parameters& parameters) {
   PolicyParts parts;
   for (const Parameter& parameter : parameters) {
-    auto* part = parameter.name == std::string_view("flush_policy") ? &parts.flush_policy
+    auto* part = parameter.name == std::string_view("flush_policy")  ? &parts.flush_policy
                  : parameter.name == std::string_view("max_wait_us") ? &parts.max_wait_us
                                                                      : &parts.max_batch;
     if (!part->has_value()) *part = parameter.value;

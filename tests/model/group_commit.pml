@@ -72,7 +72,9 @@
 #endif
 /* TOLD_ONCE: see "Storage" above.
  * OVERLAP: SyncNow() does not wait for a sync that is under way, nor the leader for SyncNow().
- * LATE_OPEN: writer 0 opens its log when it starts, which may be late. */
+ * LATE_OPEN: writer 0 opens its log when it starts, which may be late.
+ * ONLY_PENDING: a failed sync matters to its caller alone if no LSN is pending. It overlooks commits
+ * with synchronous=NORMAL, and leaves it to failures() to tell who has written before it. */
 
 /* Writers that do the same are numbered in the order in which they first take WRITE: each other order
  * is one of these with the names exchanged. */
@@ -271,15 +273,16 @@ inline advance_tail() {
     :: else
     fi
   };
+  set = durable;
 #ifdef BUG_TAIL_NOT_MAX /* a sync that began before another one and ends after it sets it back */
-  assert(through >= durable); /* TAIL */
-  durable = through
+  durable = through;
 #else
   if
   :: through > durable -> durable = through
   :: else
-  fi
+  fi;
 #endif
+  assert(durable >= set) /* TAIL */
 }
 
 /* What tells a reader or a checkpoint of a roll-back since its snapshot. */
@@ -338,7 +341,7 @@ inline finish_sync(leads) {
         :: else ->
           rc = 1;
           explain();
-#ifdef BUG_NOTHING_PENDING /* forgets that it may have dropped commits with synchronous=NORMAL */
+#ifdef ONLY_PENDING
           failure = failure | (durable < appended)
 #else
           failure = 1
@@ -736,7 +739,14 @@ unlock:
       fi
     };
     if
-    :: failure -> over = rc; roll_back(); rc = over; over = 0
+    :: failure ->
+      over = rc;
+      roll_back();
+#ifdef BUG_LOOKS_AFTER_ROLLBACK /* finds the header unchanged since it took WRITE: drops its LSN */
+      lsn = 0;
+#endif
+      rc = over;
+      over = 0
     :: else
     fi;
     write_lock = 0;
