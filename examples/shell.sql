@@ -33,7 +33,8 @@ SELECT 'rows', count(*) FROM entry;
 
 -- The counters of this database as one JSON object, and those of all databases that the process has
 -- open as a table. A connection that commits alone has no one to share with, so here each commit
--- did one sync; threads.py and cpp_app.cc show the sharing.
+-- did a sync of its own, and the new log file took one more; threads.py and cpp_app.cc show the
+-- sharing.
 .print Statistics:
 PRAGMA groupcommit_stats;
 .mode line

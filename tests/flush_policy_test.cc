@@ -287,7 +287,12 @@ TEST(PolicyInC, ParseErrors) {
   EXPECT_NE(std::strstr(error, "max_batch"), nullptr) << error;
   EXPECT_NE(std::strstr(error, "1000000"), nullptr) << error;
   sqlite3_free(error);
-  EXPECT_EQ(groupcommit_policy_parse("%s%n%d", &policy, nullptr), SQLITE_ERROR);
+  error = nullptr;
+  EXPECT_EQ(groupcommit_policy_parse("%d%%", &policy, &error), SQLITE_ERROR);
+  ASSERT_NE(error, nullptr);
+  EXPECT_NE(std::strstr(error, "'%d%%'"), nullptr) << error;
+  sqlite3_free(error);
+  EXPECT_EQ(groupcommit_policy_parse("always", &policy, nullptr), SQLITE_ERROR);
   EXPECT_EQ(groupcommit_policy_parse(nullptr, &policy, nullptr), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_policy_parse("auto", nullptr, nullptr), SQLITE_MISUSE);
   EXPECT_EQ(policy.kind, GROUPCOMMIT_GROUP) << "left alone";

@@ -170,8 +170,10 @@ TEST_F(PassthroughOperationsTest, Backup) {
         s.Open(2, ":memory:");
         copy(2, 0, -1);
         s.Sql(2, "SELECT count(*) FROM t; INSERT INTO t VALUES('in memory');");
-        copy(0, 2, -1);
-        s.Sql(0, "SELECT count(*) FROM t; PRAGMA integrity_check;");
+        s.Open(3, s.path("back" + pair + ".db"));
+        s.Sql(3, Pragma("journal_mode", to));
+        copy(3, 2, -1);
+        s.Sql(3, "SELECT count(*) FROM t; PRAGMA integrity_check;");
       }
     }
   });

@@ -170,7 +170,7 @@ TEST_F(PassthroughTest, ModesOfOpening) {
     s.Open(0, s.path("no/such/directory.db"));
     s.Open(0, s.Uri("test.db", "mode=rwc&psow=0"));
     s.Sql(0, kWork);
-    s.Open(1, s.Uri("test.db", "mode=rw&cache=private&modeof="));
+    s.Open(1, s.Uri("test.db", "mode=rw&cache=private&unknown=1"));
     s.Sql(1, "SELECT count(*) FROM t;");
     s.Open(2, s.path("test.db"), kOpenCreate | SQLITE_OPEN_NOFOLLOW);
     s.Sql(2, "SELECT count(*) FROM t;");

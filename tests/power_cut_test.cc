@@ -158,7 +158,11 @@ class PowerCutTest : public ShimTest, public ::testing::WithParamInterface<Mode>
 
   void Write(Db& db, int writer, int64_t commits) {
     if (!IsFull(writer)) db.ExecOk("PRAGMA synchronous=NORMAL");
-    if (writer % 4 == 3) db.ExecOk("PRAGMA cache_size=8");  // spills, and rewrites frames
+    // Spills, and rewrites frames. Without savepoints: SQLite 3.40 writes a log that recovery
+    // cannot read if frames are rewritten inside a savepoint that is rolled back (wal.c:
+    // Wal.iReCksum).
+    const bool spills = writer % 4 == 3;
+    if (spills) db.ExecOk("PRAGMA cache_size=8");
     std::minstd_rand random(static_cast<unsigned>(writer) + 1);
     random.discard(10);
     const std::string head = "INSERT INTO t SELECT ";
@@ -173,7 +177,8 @@ class PowerCutTest : public ShimTest, public ::testing::WithParamInterface<Mode>
         sql += head + "ifnull(max(seq),0)" + (part == 0 ? "+1" : "") + who + std::to_string(n) +
                "," + std::to_string(part) + "," + std::to_string(parts) + ",hex(randomblob(" +
                std::to_string(random() % filler) + ")) FROM t;";
-        if (random() % 8 == 0) sql += "SAVEPOINT s;" + undone + "ROLLBACK TO s; RELEASE s;";
+        if (!spills && random() % 8 == 0)
+          sql += "SAVEPOINT s;" + undone + "ROLLBACK TO s; RELEASE s;";
       }
       const bool alone = parts == 1 && sql.find("SAVEPOINT") == std::string::npos;
       if (!alone || random() % 2 == 0) {

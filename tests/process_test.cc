@@ -1,4 +1,5 @@
 // Several processes at one database, and fork() at every point of a connection's life.
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,24 +40,31 @@ void ExpectSuccess(pid_t child) {
 
 // fork() in a program whose other threads use SQLite needs this, with or without the shim: else the
 // child inherits mutexes of SQLite that nobody there will ever release.
-template <class Work>
-pid_t StartChildHoldingSqlitesMutexes(Work work) {
-  // In the order in which SQLite nests them: memory last.
-  static constexpr int kMutexes[] = {SQLITE_MUTEX_STATIC_MAIN, SQLITE_MUTEX_STATIC_VFS1,
-                                     SQLITE_MUTEX_STATIC_OPEN, SQLITE_MUTEX_STATIC_PRNG,
+class SqlitesMutexes {
+ public:
+  // Makes every fork() hold them while an instance exists.
+  SqlitesMutexes() { wanted = true; }
+  ~SqlitesMutexes() { wanted = false; }
+
+ private:
+  // In the order in which SQLite nests them.
+  static constexpr int kMutexes[] = {SQLITE_MUTEX_STATIC_VFS1, SQLITE_MUTEX_STATIC_PRNG,
+                                     SQLITE_MUTEX_STATIC_MAIN, SQLITE_MUTEX_STATIC_OPEN,
                                      SQLITE_MUTEX_STATIC_LRU,  SQLITE_MUTEX_STATIC_PMEM,
                                      SQLITE_MUTEX_STATIC_MEM};
-  for (const int mutex : kMutexes) sqlite3_mutex_enter(sqlite3_mutex_alloc(mutex));
-  const auto leave = [] {
+  static void Enter() {
+    if (!wanted) return;
+    for (const int mutex : kMutexes) sqlite3_mutex_enter(sqlite3_mutex_alloc(mutex));
+  }
+  static void Leave() {
+    if (!wanted) return;
     for (const int mutex : kMutexes) sqlite3_mutex_leave(sqlite3_mutex_alloc(mutex));
-  };
-  const pid_t child = StartChild([&] {
-    leave();
-    work();
-  });
-  leave();
-  return child;
-}
+  }
+
+  static inline bool wanted = false;
+  // Before the library's own: of such handlers, the one that was registered last runs first.
+  static inline const int registered = pthread_atfork(Enter, Leave, Leave);
+};
 
 std::string InsertOf(int writer, int n) {
   return "INSERT INTO t VALUES(" + std::to_string(writer) + "," + std::to_string(n) + ")";
@@ -179,9 +187,10 @@ TEST_F(ProcessTest, ForkWhileOtherThreadsCommitOpenAndClose) {
       for (const auto& of_one : commits) sum += of_one;
       return sum;
     };
+    const SqlitesMutexes held_by_fork;
     for (int round = 0; round < kRounds; round++) {
       while (total() < 100 * (round + 1)) std::this_thread::yield();
-      ExpectSuccess(StartChildHoldingSqlitesMutexes([&] {
+      ExpectSuccess(StartChild([&] {
         Db same = Open("idle.db", "gc_unix");
         for (int n = 1; n <= 5; n++) same.ExecOk(InsertOf(round, n));
         EXPECT_EQ(Stats(same).connections, 1);

@@ -102,9 +102,12 @@ TEST(LatencyHistogram, ValuesOutOfRangeAreCounted) {
   histogram->Record(std::numeric_limits<int64_t>::min());
   EXPECT_EQ(histogram->Summary().count, 2);
   EXPECT_EQ(histogram->Summary().max_us, 0);
+  histogram->Record(5 * kNanosPerMicro);
+  EXPECT_EQ(histogram->Summary().p50_us, 0) << "a negative time counts as none";
   histogram->Record(std::numeric_limits<int64_t>::max());
   histogram->Record(int64_t{1} << 40);
-  EXPECT_EQ(histogram->Summary().count, 4);
+  histogram->Record(int64_t{1} << 40);
+  EXPECT_EQ(histogram->Summary().count, 6);
   EXPECT_GE(histogram->Summary().p99_us, ((int64_t{1} << 40) - 1) / kNanosPerMicro)
       << "all from 2^40 ns share the last bucket";
 }

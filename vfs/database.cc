@@ -66,9 +66,9 @@ int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>
                             const FlushPolicy& fallback, std::string* error) {
   MutexLock lock(mutex_);
   if (from_uri && uri_policy_ && *from_uri != *uri_policy_) {
-    *error =
-        "policy " + FormatPolicy(*from_uri) + " in the URI of " + path_ +
-        " differs from that of a connection that is open already: " + FormatPolicy(*uri_policy_);
+    *error = "policy " + FormatPolicy(*from_uri) +
+             " in the URI differs from that of a connection that is open already: " +
+             FormatPolicy(*uri_policy_);
     return SQLITE_MISUSE;
   }
   coordinator_.Reserve(files_.size() + 1);

@@ -64,8 +64,9 @@ bool PolicyFromUri(const char* name, std::optional<FlushPolicy>* policy, std::st
   return true;
 }
 
+// The reason comes first, as sqlite3_log() cuts a message off after some 200 bytes.
 int Refuse(int rc, const char* name, const std::string& error) {
-  sqlite3_log(rc, "groupcommit: cannot open %s: %s", name, error.c_str());
+  sqlite3_log(rc, "groupcommit: %s; cannot open %s", error.c_str(), name);
   return rc;
 }
 

@@ -1,33 +1,21 @@
-// What the shim reads of a log and of a wal-index; and whole logs: any bytes in place of the log of
-// a small database, opened through the shim and without it.
-//
-// The first byte of the input says what is done to the rest, see Flag; the rest is a log. Inputs
-// that are too short for a log grow into one that SQLite has written.
+// What the shim reads of a log and of a wal-index, and the repair of a log: on any bytes, against
+// what the tests' own code makes of them.
 #include <sqlite3.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <filesystem>
-#include <random>
 #include <string>
 
 #include "fuzz.h"
-#include "groupcommit.h"
+#include "log_mutator.h"
+#include "log_repair.h"
 #include "support/hostile_files.h"
-#include "support/transcript.h"
 #include "support/wal_image.h"
 #include "wal_format.h"
 
 namespace groupcommit::testing {
 namespace {
-
-enum Flag : uint8_t {
-  kRepair = 1,     // with the right checksums
-  kSalts = 2,      // and the same salts in all frames
-  kWrite = 4,      // the connection writes, too
-  kExclusive = 8,  // PRAGMA locking_mode=EXCLUSIVE
-};
 
 // ---- Values
 
@@ -109,54 +97,69 @@ void CheckPage1(const Bytes& log) {
   SamePage1ButSizes(page, page + kPage, kPage);
 }
 
-// ---- Files
+// ---- Repair
 
-struct Environment {
-  MemoryDir dir;
-  FileGuard guard;  // nobody sleeps
-  DatabaseImage image;
-
-  Environment() {
-    UseZeroedMemory();
-    sqlite3_hard_heap_limit64(16 << 20);  // an absurd database size must not take the memory
-    image = MakeDatabase(dir.path(), 512, 6);
-    const int rc = groupcommit_register("gc", "unix", 0, nullptr);
-    FUZZ_CHECK(rc == SQLITE_OK, "register: %d", rc);
-    std::filesystem::create_directory(dir.File("gc"));
-    std::filesystem::create_directory(dir.File("unix"));
-  }
+// A log in memory.
+struct LogFile : sqlite3_file {
+  explicit LogFile(const Bytes& log);
+  Bytes bytes;
 };
 
-Environment& Shared() {
-  static Environment environment;
-  return environment;
+Bytes& BytesOf(sqlite3_file* file) { return static_cast<LogFile*>(file)->bytes; }
+
+int Read(sqlite3_file* file, void* data, int size, sqlite3_int64 offset) {
+  const Bytes& bytes = BytesOf(file);
+  const auto length = static_cast<sqlite3_int64>(bytes.size());
+  const auto there = std::clamp<sqlite3_int64>(length - offset, 0, size);
+  std::memset(data, 0, static_cast<size_t>(size));
+  if (there > 0) std::memcpy(data, bytes.data() + offset, static_cast<size_t>(there));
+  return there == size ? SQLITE_OK : SQLITE_IOERR_SHORT_READ;
 }
 
-std::string Play(const char* vfs, const Bytes& log, unsigned flags) {
-  const std::string path = Shared().dir.File(vfs) + "/test.db";
-  WriteFile(path, Shared().image.database);
-  WriteFile(path + "-wal", log);
-  std::filesystem::remove(path + "-shm");
-  std::string seen;
-  TranscribedDb db(&seen, "db");
-  db.Open(path, SQLITE_OPEN_READWRITE, vfs);
-  if ((flags & kExclusive) != 0) db.Run("PRAGMA locking_mode=EXCLUSIVE");
-  db.Run("PRAGMA integrity_check");
-  db.Run("SELECT count(*) FROM t");
-  if ((flags & kWrite) != 0) {
-    db.Run("INSERT INTO t(x) VALUES('new')");
-    db.Run("UPDATE t SET x='changed' WHERE id=2");
-    db.Run("PRAGMA integrity_check");
-    db.Run("SELECT count(*) FROM t");
-  }
-  db.Close();
-  return seen + "\n" + DescribeFile(path);
+int Write(sqlite3_file* file, const void* data, int size, sqlite3_int64 offset) {
+  Bytes& bytes = BytesOf(file);
+  FUZZ_CHECK(offset >= 0 && offset + size <= static_cast<sqlite3_int64>(bytes.size()),
+             "%d bytes written at %lld, beyond the end", size, offset);
+  std::memcpy(bytes.data() + offset, data, static_cast<size_t>(size));
+  return SQLITE_OK;
 }
 
-void CheckFiles(const Bytes& log, unsigned flags) {
-  const std::string stock = Play("unix", log, flags);
-  const std::string shim = Play("gc", log, flags);
-  FUZZ_CHECK(stock == shim, "%s", TranscriptDifference(stock, shim).c_str());
+int Sync(sqlite3_file* /*file*/, int /*flags*/) { return SQLITE_OK; }
+
+LogFile::LogFile(const Bytes& log) : sqlite3_file{}, bytes(log) {
+  static const sqlite3_io_methods methods = [] {
+    sqlite3_io_methods table{};
+    table.iVersion = 1;
+    table.xRead = Read;
+    table.xWrite = Write;
+    table.xSync = Sync;
+    return table;
+  }();
+  pMethods = &methods;
+}
+
+void CheckRepair(const Bytes& log, unsigned last_frame) {
+  const auto valid = static_cast<unsigned>(std::max(ValidFrames(log), 0));
+  LogFile file(log);
+  const int rc = RewriteLog(&file, last_frame);
+  FUZZ_CHECK(rc == (valid < last_frame ? SQLITE_CORRUPT : SQLITE_OK), "%d, %u frames", rc, valid);
+  FUZZ_CHECK(file.bytes == log, "rewritten with other bytes");
+
+  if (LogPageSize(log) == 0) return;
+  const int cut =
+      CutLog(&file, last_frame, static_cast<int>(LogPageSize(log)), log.data() + kLogSaltsAt);
+  FUZZ_CHECK(cut == SQLITE_OK, "%d", cut);
+  const size_t kept = std::min(LogFrameAt(log, last_frame), log.size());
+  FUZZ_CHECK(
+      std::equal(log.begin(), log.begin() + static_cast<std::ptrdiff_t>(kept), file.bytes.begin()),
+      "cut too early");
+  const bool no_salts = GetBig32(log, kLogSaltsAt) == 0 && GetBig32(log, kLogSaltsAt + 4) == 0;
+  FUZZ_CHECK(no_salts || ValidFrames(file.bytes) <= static_cast<int>(last_frame), "not cut");
+}
+
+const Bytes& FirstLog() {
+  static const Bytes log = MakeDatabase(MemoryDir().path(), 512, 6).log;
+  return log;
 }
 
 }  // namespace
@@ -165,35 +168,18 @@ void CheckFiles(const Bytes& log, unsigned flags) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace groupcommit::testing;  // NOLINT(google-build-using-namespace)
   if (size == 0) return 0;
-  Bytes log(data + 1, data + size);
-  const unsigned flags = data[0];
+  const Bytes log = LogOf(data, size);
   CheckFrameHeader(log);
   CheckFrameNumbers(log);
   CheckIndexHeader(log);
   CheckPage1(log);
-  if ((flags & kRepair) != 0) RepairLog(&log, (flags & kSalts) != 0);
   CheckChecksums(log);
-  CheckFiles(log, flags);
+  CheckRepair(log, data[0] >> kFrameShift);
   return 0;
 }
 
-// Changes to numbers in headers, which chance alone would seldom hit, and all that libFuzzer does.
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed) {
   using namespace groupcommit::testing;  // NOLINT(google-build-using-namespace)
-  std::minstd_rand random(seed);
-  if (size < kLogHeaderBytes) {
-    const Bytes& log = Shared().image.log;
-    size = 1 + std::min(max_size - 1, log.size());
-    data[0] = static_cast<uint8_t>(random());
-    std::copy_n(log.begin(), size - 1, data + 1);
-  }
-  if (random() % 2 == 0) return LLVMFuzzerMutate(data, size, max_size);
-  constexpr uint32_t kNumbers[] = {0, 1, 2, 3, 5, 512, 1024, 65536, 0x7fffffff, 0xffffffff};
-  Bytes log(data + 1, data + size);
-  const size_t frames = LogPageSize(log) == 0 ? 0 : LogFrames(log);
-  const size_t header = random() % 2 == 0 || frames == 0 ? 0 : LogFrameAt(log, random() % frames);
-  PutBig32(&log, header + random() % 8 * 4, kNumbers[random() % std::size(kNumbers)]);
-  std::copy(log.begin(), log.end(), data + 1);
-  return size;
+  return MutateLog(FirstLog(), data, size, max_size, seed);
 }

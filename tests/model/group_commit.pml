@@ -14,9 +14,9 @@
  *              times, anywhere) all dirty pages of the log are dropped, and later syncs succeed
  *              without them. As in Linux each handle that is open then reports the failure once; or,
  *              with TOLD_ONCE, only the sync that failed.
- *   Failure    the roll-back: the header put back under WRITE before any failed commit returns, the
- *              failed frames zeroed, the undurable frames beneath them rewritten, a sync of both,
- *              Coordinator::Resume().
+ *   Failure    the roll-back, under WRITE and CKPT: the header put back before any failed commit
+ *              returns, the failed frames zeroed, the undurable frames beneath them rewritten, a
+ *              sync of both that succeeds, Coordinator::Resume().
  *
  * What is checked, by assertions with these names
  *   ACK        a commit is acknowledged only when it and all beneath it survive a power cut
@@ -73,12 +73,14 @@
 /* TOLD_ONCE: see "Storage" above.
  * OVERLAP: SyncNow() does not wait for a sync that is under way, nor the leader for SyncNow().
  * LATE_OPEN: writer 0 opens its log when it starts, which may be late.
+ * SYNCHRONOUS_OFF: so the checkpointer has it, and does not sync the log.
  * ONLY_PENDING: a failed sync matters to its caller alone if no LSN is pending. It overlooks commits
  * with synchronous=NORMAL, and leaves it to failures() to tell who has written before it. */
 
 /* Writers that do the same are numbered in the order in which they first take WRITE: each other order
  * is one of these with the names exchanged. */
-#if COMMITS0 == COMMITS1 && COMMITS1 == COMMITS2 && KIND0 == DEFERRED && !defined(LATE_OPEN)
+#if COMMITS0 == COMMITS1 && (COMMITS1 == COMMITS2 || COMMITS2 == 0) && KIND0 == DEFERRED && \
+    !defined(LATE_OPEN)
 byte next_writer = 0;
 #define IN_TURN (next_writer >= me)
 #elif COMMITS1 == COMMITS2
@@ -173,7 +175,7 @@ hidden byte is_failed;
 
 /* What every connection has for itself; `me` is its number. */
 #define LOCALS \
-  byte lsn; byte through; byte before; byte at_lock; byte epoch; byte tail; bit rc; bit over
+  byte lsn; byte through; byte before; byte at_lock; byte tail; bit rc; bit over
 
 /* ---- Storage ------------------------------------------------------------------------------- */
 
@@ -285,13 +287,6 @@ inline advance_tail() {
   assert(durable >= set) /* TAIL */
 }
 
-/* What tells a reader or a checkpoint of a roll-back since its snapshot. */
-#ifdef BUG_EPOCH_IS_FAILURES /* misses the snapshot taken between a failure and its roll-back */
-#define EPOCH failures
-#else
-#define EPOCH failed
-#endif
-
 #ifdef OVERLAP
 #define SYNC_FREE true
 #else
@@ -359,7 +354,7 @@ inline settle_all(leads) {
   if
   :: leads ->
     settled(lsn);
-    assert(is_settled);
+    assert(is_settled); /* ACK: lsn <= through */
     rc = is_failed
   :: else
   fi;
@@ -460,10 +455,10 @@ inline lead() {
 /* SyncNow(). A failure since `at_lock` counts: bytes written since may have been lost. To rc. */
 inline sync_now() {
 #ifdef BUG_FAILURES_COUNTED_LATE /* looks at at_lock, and only then samples failures() */
-  over = (failure || failures != at_lock || EPOCH != epoch);
+  over = (failure || failures != at_lock);
 #define LOST_SINCE_LOCK over
 #else
-#define LOST_SINCE_LOCK (failures != at_lock || EPOCH != epoch)
+#define LOST_SINCE_LOCK (failures != at_lock)
 #endif
   d_step {
     mutex == 0 && SYNC_FREE ->
@@ -487,6 +482,9 @@ inline sync_now() {
 
 /* By whoever holds WRITE while failure() is set. */
 inline roll_back() {
+#ifndef BUG_CKPT_FREE /* a checkpoint goes on with the header that it has read before */
+  atomic { ckpt_lock == 0 -> ckpt_lock = 1 };
+#endif
 #ifndef BUG_RESUME_WITHOUT_ROLLBACK /* "just starts the next cycle afresh" */
   d_step {
     set = (durable < appended -> header_before[durable + 1] : mx_frame); /* oldest failed commit */
@@ -578,8 +576,10 @@ inline resume() {
 #ifdef BUG_FAILED_AFTER_DURABLE
   failed = appended;
 #endif
-  d_step { failure = 0; mutex = 0 };
-  rc = 0
+  d_step { failure = 0; mutex = 0; rc = 0 };
+#ifndef BUG_CKPT_FREE
+  ckpt_lock = 0
+#endif
 }
 
 /* ---- Connections --------------------------------------------------------------------------- */
@@ -645,7 +645,6 @@ proctype Writer(byte me; byte kind; byte todo) {
       :: else
       fi;
       at_lock = failures;
-      epoch = EPOCH;
 #ifdef BUG_HEADER_FROM_BEFORE_RESTART
       locked_mx = mx_frame;
 #endif
@@ -763,12 +762,14 @@ unlock:
       :: lsn -> wait_durable()
       :: else -> rc = 0
       fi;
-#ifdef BUG_MARK_RELEASED_FIRST /* the read lock of a failed commit goes before the header is back */
-      mark[me] = NO_MARK;
-#endif
 #ifndef BUG_RETURN_BEFORE_ROLLBACK /* the error is returned before the header is back */
       if
-      :: rc -> see_to_roll_back(); rc = 1
+      :: rc ->
+#ifdef BUG_MARK_RELEASED_FIRST /* the read lock of a failed commit goes before the header is back */
+        mark[me] = NO_MARK;
+#endif
+        see_to_roll_back();
+        rc = 1
       :: else
       fi;
 #endif
@@ -791,15 +792,22 @@ unlock:
       }
     fi;
     d_step {
-      lsn = 0; position = 0; commit = 0; published = 0; at_lock = 0; epoch = 0; rc = 0;
-      locked_mx = 0
+      lsn = 0; position = 0; commit = 0; published = 0; at_lock = 0; rc = 0; locked_mx = 0
     }
   od
 }
 
+/* What tells a reader of a roll-back since its snapshot. */
+#ifdef BUG_EPOCH_IS_FAILURES /* misses a snapshot from between a failure and its roll-back */
+#define EPOCH failures
+#else
+#define EPOCH failed
+#endif
+
 proctype Reader(byte me; byte todo) {
   byte position;
   byte commit;
+  byte epoch;
   LOCALS;
 
   do
@@ -807,7 +815,7 @@ proctype Reader(byte me; byte todo) {
   :: else ->
     todo--;
 
-    /* xShmLock(READ): `failed` is from before the snapshot, and tells a roll-back in between. */
+    /* NoteSnapshot(): `failed` from before the snapshot tells of a roll-back in between. */
 #ifndef BUG_SNAPSHOT_FIRST
     epoch = EPOCH;
 #endif
@@ -830,7 +838,8 @@ proctype Reader(byte me; byte todo) {
       tail = durable;
       through = appended;
 #ifndef BUG_STALE_CHECK_FIRST
-      /* Whoever has seen the tail that Resume() moved sees its `failed` here. */
+      /* Whoever has seen the tail that Resume() moved sees its `failed` here. Read marks do not
+       * tell: with all slots in use, SQLite takes one that is lower than the snapshot. */
       over = (EPOCH != epoch && position > lowest);
 #endif
 #ifdef BUG_SNAPSHOT_OUTLIVES_ROLLBACK
@@ -859,7 +868,7 @@ proctype Reader(byte me; byte todo) {
       fi;
       d_step {
         if
-        :: rc -> assert(faults) /* the statement ends with an error */
+        :: rc -> assert(faults) /* FAILED: the statement ends with an error */
         :: else ->
           assert(log[position] == commit && SURVIVES(position) && !((dead >> commit) & 1)); /* READ */
           if
@@ -884,7 +893,7 @@ proctype Checkpointer(byte me; byte todo) {
     todo--;
 
     before_lock();
-    d_step { ckpt_lock = 1; at_lock = failures; epoch = EPOCH };
+    atomic { ckpt_lock == 0 -> ckpt_lock = 1 };
     d_step { safe = mx_frame; over = (mx_frame <= backfill) };
     if
     :: over
@@ -897,12 +906,8 @@ proctype Checkpointer(byte me; byte todo) {
           fi
         }
       };
-#ifdef BUG_CHECKPOINT_SPANS_ROLLBACK /* counts failures from its sync on only */
-      d_step { at_lock = failures; epoch = EPOCH };
-#endif
-#ifdef BUG_CHECKPOINT_DOES_NOT_SYNC
-      rc = 0;
-#else
+#ifndef SYNCHRONOUS_OFF
+      at_lock = failures;
       sync_now();
 #endif
       d_step {
@@ -920,7 +925,7 @@ proctype Checkpointer(byte me; byte todo) {
         fi
       }
     fi;
-    d_step { ckpt_lock = 0; safe = 0; at_lock = 0; epoch = 0; rc = 0; over = 0 }
+    d_step { ckpt_lock = 0; safe = 0; at_lock = 0; rc = 0; over = 0 }
   od
 }
 

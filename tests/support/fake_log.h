@@ -2,6 +2,8 @@
 #ifndef GROUPCOMMIT_TESTS_SUPPORT_FAKE_LOG_H_
 #define GROUPCOMMIT_TESTS_SUPPORT_FAKE_LOG_H_
 
+#include <gtest/gtest.h>
+
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
@@ -118,7 +120,11 @@ class FakeLog final : public Coordinator::Log {
     outcomes_.emplace_back();
     changed_.notify_all();
     if (holding_) {
-      changed_.wait(lock, [&] { return outcomes_[number].has_value(); });
+      // A test that has forgotten it, or never expected it, shall fail and not hang.
+      if (!changed_.wait_for(lock, 3 * kPatience, [&] { return outcomes_[number].has_value(); })) {
+        ADD_FAILURE() << "nobody ends the sync number " << number;
+        outcomes_[number] = 0;
+      }
     } else {
       lock.unlock();
       if (during_sync_) during_sync_();

@@ -1,5 +1,9 @@
 #include "support/transcript.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,13 +12,41 @@
 namespace groupcommit::testing {
 namespace {
 
-sqlite3_mem_methods real_memory;
+constexpr size_t kMemory = size_t{256} << 20;
+constexpr size_t kAlignment = 16;
+uint8_t* memory;  // kMemory bytes
+size_t in_use;    // of them, from the start; each piece is preceded by its size
+size_t in_use_at_start;
+sqlite3_int64 allocated_at_start;
 
-void* ZeroedMalloc(int size) {
-  void* memory = real_memory.xMalloc(size);
-  if (memory != nullptr) std::memset(memory, 0, static_cast<size_t>(real_memory.xSize(memory)));
-  return memory;
+int Round(int size) { return (size + int{kAlignment} - 1) / int{kAlignment} * int{kAlignment}; }
+
+int SizeOf(void* piece) {
+  int size;
+  std::memcpy(&size, static_cast<uint8_t*>(piece) - kAlignment, sizeof(size));
+  return size;
 }
+
+void* Allocate(int size) {
+  const size_t total = static_cast<size_t>(Round(size)) + kAlignment;
+  if (total > kMemory - in_use) return nullptr;
+  uint8_t* piece = memory + in_use + kAlignment;
+  std::memcpy(piece - kAlignment, &size, sizeof(size));
+  in_use += total;
+  return piece;
+}
+
+void Free(void* /*piece*/) {}
+
+void* Reallocate(void* piece, int size) {
+  if (size <= SizeOf(piece)) return piece;
+  void* larger = Allocate(size);
+  if (larger != nullptr) std::memcpy(larger, piece, static_cast<size_t>(SizeOf(piece)));
+  return larger;
+}
+
+int Init(void* /*data*/) { return SQLITE_OK; }
+void Shutdown(void* /*data*/) {}
 
 }  // namespace
 
@@ -81,15 +113,38 @@ std::string TranscriptDifference(const std::string& stock, const std::string& sh
   return text;
 }
 
-void UseZeroedMemory() {
+void UseFreshMemory() {
+  memory = static_cast<uint8_t*>(::mmap(nullptr, kMemory, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  static constexpr sqlite3_mem_methods kMethods = {Allocate, Free, Reallocate, SizeOf,
+                                                   Round,    Init, Shutdown,   nullptr};
   sqlite3_shutdown();
-  if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &real_memory) == SQLITE_OK) {
-    sqlite3_mem_methods zeroed = real_memory;
-    zeroed.xMalloc = ZeroedMalloc;
-    if (sqlite3_config(SQLITE_CONFIG_MALLOC, &zeroed) == SQLITE_OK) return;
+  if (memory == MAP_FAILED || sqlite3_config(SQLITE_CONFIG_MALLOC, &kMethods) != SQLITE_OK ||
+      sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0) != SQLITE_OK ||
+      sqlite3_initialize() != SQLITE_OK) {
+    std::fprintf(stderr, "cannot replace SQLite's memory functions\n");
+    std::abort();
   }
-  std::fprintf(stderr, "cannot replace SQLite's memory functions\n");
-  std::abort();
+  in_use_at_start = in_use;
+  allocated_at_start = sqlite3_memory_used();
+}
+
+void RenewMemory() {
+  if (sqlite3_memory_used() != allocated_at_start) {
+    std::fprintf(stderr, "SQLite still holds memory\n");
+    std::abort();
+  }
+  constexpr size_t kWorthACall = size_t{1} << 20;
+  const size_t used = in_use - in_use_at_start;
+  if (used < kWorthACall) {
+    std::memset(memory + in_use_at_start, 0, used);
+  } else {
+    const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    const size_t next_page = (in_use_at_start + page - 1) / page * page;
+    std::memset(memory + in_use_at_start, 0, next_page - in_use_at_start);
+    ::madvise(memory + next_page, kMemory - next_page, MADV_DONTNEED);
+  }
+  in_use = in_use_at_start;
 }
 
 }  // namespace groupcommit::testing

@@ -36,9 +36,13 @@ class TranscribedDb {
 // The lines of two transcripts that are not the same.
 std::string TranscriptDifference(const std::string& stock, const std::string& shim);
 
-// Gives SQLite memory that is zero. There are files for which stock SQLite reads a page of no
-// bytes, and goes on with what the buffer held before. REQUIRES: SQLite is not in use yet.
-void UseZeroedMemory();
+// There are files for which stock SQLite reads a page of no bytes, or beyond the end of one, and
+// goes on with what it finds in memory. That must not depend on what was there before: this gives
+// SQLite memory that is zero, and used once only. REQUIRES: SQLite is not in use yet; one thread.
+void UseFreshMemory();
+
+// Back to memory that was never used. REQUIRES: no connection is open.
+void RenewMemory();
 
 }  // namespace groupcommit::testing
 

@@ -44,7 +44,7 @@ size_t LogFrames(const Bytes& log);
 size_t LogFrameAt(const Bytes& log, size_t i);
 
 // Number of frames, counted from the start, whose salts and checksums are right; -1 if the header
-// is not valid. The version is not looked at.
+// is not valid. Neither the version nor page numbers are looked at.
 int ValidFrames(const Bytes& log);
 
 // Makes the checksums of the header and of all frames right, and with `salts` the frames' salts
