@@ -62,7 +62,9 @@ TEST_P(BaseErrorsTest, ArePassedOn) {
       UseBriefly(s, Pragmas());
       EXPECT_TRUE(s.failed_a_call());
     };
-    CompareVia("each", script, Calls::kSame);
+    // After a failed sync of the log, the shim writes and syncs it again.
+    const bool is_wal = std::string_view(GetParam()) == "WAL";
+    CompareVia("each", script, is_wal ? Calls::kNotCompared : Calls::kSame);
   });
 }
 

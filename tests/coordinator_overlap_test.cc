@@ -101,6 +101,7 @@ TEST_F(CoordinatorOverlapTest, NorDoesOneForWhichNothingWasPending) {
   ASSERT_TRUE(log_.AwaitCalls(2));
   log_.Finish(1, kError);
   EXPECT_EQ(bad.Result(), kError);
+  Recover();
   const Lsn lsn = Commit();  // begun after the failure
   log_.Finish(0);
   EXPECT_EQ(good.Result(), kError);

@@ -216,6 +216,7 @@ TEST_F(ReaderTest, AFrameOfANormalCommitWaitsForThePendingOnesBeneath) {
   std::future<int> on_top = ExecAsync(normal, "INSERT INTO u VALUES('normal')");
   released.get_future().wait();
   storage_.SetObserver(nullptr);
+  ExpectToWait(on_top, observer_, 2);
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM u"), 1);
   EXPECT_EQ(commit.get(), SQLITE_OK);
   EXPECT_EQ(on_top.get(), SQLITE_OK);

@@ -93,7 +93,8 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
     } else if (!deferred_) {
       // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
       // them.
-      commit_ = coordinator.appended();
+      // (Where all is durable, the newest one may be an old one that failed.)
+      commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
     }
     // Nobody may build on a log with a hole: the lock stays with us.
     if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;
@@ -117,6 +118,10 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   // A write transaction that changed nothing leaves the pages that it read in the cache, where the
   // next read-only statement finds them without a call to the VFS.
   if (ended_write && commit_ == 0 && undurable_read_ != 0) WaitForCommit();
+  // A checkpoint whose sync failed: see Fail().
+  if (exclusive && (locks & kCheckpointLock) != 0 && database_->coordinator().failure() != 0) {
+    TryRollBack();
+  }
 }
 
 // ---- The log ----
@@ -250,7 +255,6 @@ int Connection::WaitForCommit() {
 void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;
-  snapshot_failures_ = coordinator.failures();
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
   if (durable >= appended || wal_index_ == nullptr) return;
@@ -259,24 +263,19 @@ void Connection::NoteSnapshot() {
 
 // A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.
 int Connection::BeforeRead() {
-  Coordinator& coordinator = database_->coordinator();
-  const uint64_t failures = coordinator.failures();
-  if (snapshot_ == 0 || failures == snapshot_failures_) return SQLITE_OK;
-  if (coordinator.HasFailed(snapshot_)) {
-    if (!Holds(kWriteLock)) DropSnapshot();
-    return kCommitFailed;
-  }
-  snapshot_failures_ = failures;
-  return SQLITE_OK;
+  if (snapshot_ == 0 || !database_->coordinator().HasFailed(snapshot_)) return SQLITE_OK;
+  if (!Holds(kWriteLock)) DropSnapshot();
+  return kCommitFailed;
 }
 
 int Connection::BeforeLogRead(int size, int64_t offset) {
-  const int refused = BeforeRead();
-  if (refused != SQLITE_OK) return refused;
   Coordinator& coordinator = database_->coordinator();
-  // In this order: a commit that is visible to this read has been appended before.
+  // In this order: a commit that is visible to this read has been appended before; and one that is
+  // taken back moves `durable` past it, so that the snapshot is looked at afterwards.
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
+  const int refused = BeforeRead();
+  if (refused != SQLITE_OK) return refused;
   if (durable >= appended) return SQLITE_OK;
   // Checkpoints read what they have synced themselves; recovery reads under the write lock; the
   // header tells nothing.

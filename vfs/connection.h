@@ -149,7 +149,6 @@ class Connection final : private Coordinator::Log {
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.
   Lsn snapshot_ = 0;
-  uint64_t snapshot_failures_ = 0;  // Coordinator::failures() when it was last known to be intact
 
   // Page 1 as SQLite's page cache has it: the last one that was read or written here.
   std::unique_ptr<uint8_t[]> page1_;

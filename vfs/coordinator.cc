@@ -192,9 +192,8 @@ int Coordinator::Finish(const Running& sync, int error) {
   }
   if (error == 0) {
     AdvanceTail(sync.through);
-  } else if (failure() == 0 && durable() < tails_.appended.load(std::memory_order_seq_cst)) {
-    // All that is not durable lies on top of the lost bytes, whenever it was appended. Where
-    // everything is durable there is nobody to tell but the caller, as with stock SQLite.
+  } else if (failure() == 0) {
+    // All that is not durable lies on top of the lost bytes, whenever it was appended.
     failure_.store(error, std::memory_order_release);
   }
   return error;
@@ -234,7 +233,7 @@ bool Coordinator::Resume() {
   return true;
 }
 
-bool Coordinator::HasFailed(Lsn target) const {
+bool Coordinator::FindFailure(Lsn target) const {
   MutexLock lock(mutex_);
   int error;
   return Settled(target, &error) && error != 0;

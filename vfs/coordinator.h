@@ -105,10 +105,16 @@ class Coordinator {
   // although a later sync succeeds.
   uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
 
-  // Was this commit taken away by a failed sync? Any thread.
-  bool HasFailed(Lsn target) const EXCLUDES(mutex_);
+  // Was this commit taken away by a failed sync? Takes a lock only if that is possible. Any thread.
+  bool HasFailed(Lsn target) const EXCLUDES(mutex_) {
+    // In this order: Resume() stores `failed` before it clears failure().
+    if (failure() == 0 && tails_.failed.load(std::memory_order_acquire) < target) return false;
+    return FindFailure(target);
+  }
 
   // The error of the failed sync after which nothing more is acknowledged, until Resume(); else 0.
+  // Every failed sync leads here, also one that nobody waited for: bytes that somebody appended
+  // without waiting may be lost, and lie beneath whatever comes next.
   int failure() const { return failure_.load(std::memory_order_acquire); }
 
   // Ends the state of failure: what had been appended but was not durable stays failed for ever,
@@ -144,6 +150,7 @@ class Coordinator {
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
+  bool FindFailure(Lsn target) const EXCLUDES(mutex_);
   bool Settled(Lsn target, int* error) const REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
   Waiter* TakeSettled() REQUIRES(mutex_);

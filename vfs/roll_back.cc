@@ -24,8 +24,9 @@ namespace groupcommit {
 int Connection::Fail(int error) {
   // Bounded, as a thread may hold the write lock through another connection, and wait for us.
   constexpr std::chrono::milliseconds kPatience(1000);
-  // A writer takes back what failed when SQLite makes it release the write lock.
-  if (Holds(kWriteLock)) return error;
+  // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
+  // it ends.
+  if (Holds(kWriteLock | kCheckpointLock)) return error;
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -52,6 +53,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
   Coordinator& coordinator = database_->coordinator();
   if (coordinator.failure() == 0) return RollBack::kDone;
   if (!shm_is_open_ || log_ == nullptr) return RollBack::kNotSafe;
+  if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
   if (!database_->fence().Take(main_)) return RollBack::kNotYet;
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
   // more.
@@ -101,14 +103,15 @@ bool Connection::PutBackHeader() {
         database_->path().c_str(), reason);
     return false;
   };
-  if (!database_->IsOurs(tail, now.words())) return refuse("another process has committed on top");
-
   // Frames that were found in the log when it was opened are nobody's failed commit.
   LogCommit oldest;
   for (Lsn lsn = tail + 1; lsn <= coordinator.appended() && !oldest.can_undo; lsn++) {
     oldest = database_->commits().Get(lsn);
   }
   if (oldest.can_undo) {
+    if (!database_->IsOurs(tail, now.words())) {
+      return refuse("another process has committed on top");
+    }
     const WalIndexHeader before(oldest.before);
     if (std::memcmp(before.salts(), now.salts(), 8) != 0) return refuse("the log was restarted");
     if (before.last_frame() > now.last_frame() ||

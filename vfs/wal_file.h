@@ -30,8 +30,10 @@ class WalFile final : public File {
     const int refused = main_->connection().BeforeLogRead(size, offset);
     if (refused != SQLITE_OK) return refused;
     const int rc = File::Read(data, size, offset);
-    if (rc == SQLITE_OK) main_->connection().OnPageRead(data, size);
-    return rc;
+    if (rc != SQLITE_OK) return rc;
+    main_->connection().OnPageRead(data, size);
+    // The snapshot may have failed meanwhile, and its frames been overwritten.
+    return main_->connection().BeforeRead();
   }
 
   int Write(const void* data, int size, sqlite3_int64 offset) {

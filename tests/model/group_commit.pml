@@ -10,10 +10,10 @@
  *   Reader     takes a snapshot, waits for the commit whose frame it reads, returns the row.
  *   Checkpointer  syncs the log and copies what no snapshot forbids; then the next writer restarts
  *              the log.
- *   Storage    a sync makes durable what was written before it began. When one fails (at most FAULTS
- *              times, anywhere) all dirty pages of the log are dropped, and later syncs succeed
- *              without them. As in Linux each handle that is open then reports the failure once; or,
- *              with TOLD_ONCE, only the sync that failed.
+ *   Storage    a sync makes durable what was written before it began. When one fails (at most
+ *              FAULTS times, anywhere) all dirty pages of the log are dropped, and later syncs
+ *              succeed without them. As in Linux each handle that is open then reports the failure
+ *              once; or, with TOLD_ONCE, only the sync that failed.
  *   Failure    the roll-back, under WRITE and CKPT: the header put back before any failed commit
  *              returns, the failed frames zeroed, the undurable frames beneath them rewritten, a
  *              sync of both that succeeds, Coordinator::Resume().
@@ -31,9 +31,10 @@
  * each loop uses up a commit, a read, a checkpoint or a fault, so that every run ends.
  *
  * What is not: weak memory (steps are sequentially consistent here; ThreadSanitizer is for that),
- * commits of several frames, torn frames and half a restart on the disk (the power-cut tests are for
- * that), the write queue, other processes, the fence, time. The leader's wait for company has no
- * bound here: anything may happen before it reads the tail, more than a policy allows.
+ * commits of several frames, torn frames and half a restart on the disk (the power-cut tests are
+ * for that), the write queue, other processes, the fence where it stays up, time. The leader's wait
+ * for company has no bound here: anything may happen before it reads the tail, more than a policy
+ * allows.
  *
  * A configuration is a set of -D macros; `run` has the list. Each BUG_... makes a broken variant,
  * explained where it is. spin must find every one of them.
@@ -74,11 +75,11 @@
  * OVERLAP: SyncNow() does not wait for a sync that is under way, nor the leader for SyncNow().
  * LATE_OPEN: writer 0 opens its log when it starts, which may be late.
  * SYNCHRONOUS_OFF: so the checkpointer has it, and does not sync the log.
- * ONLY_PENDING: a failed sync matters to its caller alone if no LSN is pending. It overlooks commits
- * with synchronous=NORMAL, and leaves it to failures() to tell who has written before it. */
+ * ONLY_PENDING: a failed sync matters to its caller alone if no LSN is pending. It overlooks
+ * commits with synchronous=NORMAL, and leaves it to failures() to tell who wrote before it. */
 
-/* Writers that do the same are numbered in the order in which they first take WRITE: each other order
- * is one of these with the names exchanged. */
+/* Writers that do the same are numbered in the order in which they first take WRITE: each other
+ * order is one of these with the names exchanged. */
 #if COMMITS0 == COMMITS1 && (COMMITS1 == COMMITS2 || COMMITS2 == 0) && KIND0 == DEFERRED && \
     !defined(LATE_OPEN)
 byte next_writer = 0;
@@ -109,8 +110,8 @@ byte backfill;   /* nBackfill: the frames that are in the database file */
 byte write_lock; /* 1 + who holds WRITE; 0: nobody */
 bit ckpt_lock;
 
-/* The read lock of each connection: the last frame of its snapshot, or one of these. Nobody shares a
- * slot here, so that a checkpoint may do more than SQLite ever lets it. */
+/* The read lock of each connection: the last frame of its snapshot, or one of these. Nobody shares
+ * a slot here, so that a checkpoint may do more than SQLite ever lets it. */
 #define NO_MARK 15
 #define SLOT_0 14 /* the snapshot is in the database file: slot 0, which holds up no restart */
 byte mark[CONNECTIONS] = NO_MARK;
@@ -870,7 +871,8 @@ proctype Reader(byte me; byte todo) {
         if
         :: rc -> assert(faults) /* FAILED: the statement ends with an error */
         :: else ->
-          assert(log[position] == commit && SURVIVES(position) && !((dead >> commit) & 1)); /* READ */
+          assert(log[position] == commit && SURVIVES(position)); /* READ */
+          assert(!((dead >> commit) & 1));                       /* READ */
           if
           :: kept < position -> kept = position
           :: else

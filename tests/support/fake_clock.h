@@ -2,6 +2,8 @@
 #ifndef GROUPCOMMIT_TESTS_SUPPORT_FAKE_CLOCK_H_
 #define GROUPCOMMIT_TESTS_SUPPORT_FAKE_CLOCK_H_
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +18,8 @@ namespace groupcommit::testing {
 
 // How long a test waits for what has to happen. Only a test that fails waits that long.
 inline constexpr std::chrono::seconds kPatience{10};
+// After this time what a test has not foreseen is let go, so that the test fails and does not hang.
+inline constexpr std::chrono::seconds kHangs = 3 * kPatience;
 
 class FakeClock final : public Clock {
  public:
@@ -41,9 +45,14 @@ class FakeClock final : public Clock {
       sleepers_.push_back({id, &cond, &mutex, deadline_nanos});
       changed_.notify_all();
     }
-    cond.Wait(mutex);
+    const auto begin = std::chrono::steady_clock::now();
+    cond.WaitFor(mutex, kHangs);
     std::lock_guard lock(mutex_);
     std::erase_if(sleepers_, [id](const Sleeper& sleeper) { return sleeper.id == id; });
+    if (std::chrono::steady_clock::now() - begin >= kHangs) {
+      ADD_FAILURE() << "somebody waits for the time, which stands still";
+      running_free_ = true;
+    }
   }
 
   // Moves the hands and wakes those, and only those, whose deadline has come.

@@ -120,8 +120,7 @@ class FakeLog final : public Coordinator::Log {
     outcomes_.emplace_back();
     changed_.notify_all();
     if (holding_) {
-      // A test that has forgotten it, or never expected it, shall fail and not hang.
-      if (!changed_.wait_for(lock, 3 * kPatience, [&] { return outcomes_[number].has_value(); })) {
+      if (!changed_.wait_for(lock, kHangs, [&] { return outcomes_[number].has_value(); })) {
         ADD_FAILURE() << "nobody ends the sync number " << number;
         outcomes_[number] = 0;
       }

@@ -1,0 +1,94 @@
+// What may happen around the roll-back of failed commits: sequences that a model of the protocol
+// found.
+#include <sqlite3.h>
+
+#include <thread>
+#include <tuple>
+
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+using RollBackTest = ShimTest;
+
+// The newest LSN is one that failed long ago; a commit without one of its own must not wait for it.
+TEST_F(RollBackTest, ASchemaChangeAfterwardsIsNotFailedForTheOldOnes) {
+  Db db = OpenWithTable();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(db.Exec("CREATE TABLE u(x)"), SQLITE_OK);
+}
+
+TEST_F(RollBackTest, ANormalCommitAfterwardsIsNotFailedForTheOldOnes) {
+  Db full = OpenWithTable();
+  Db normal = OpenWithTable();
+  normal.ExecOk("PRAGMA synchronous=NORMAL");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(full.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(normal.Exec("INSERT INTO t VALUES('normal')"), SQLITE_OK);
+}
+
+// A failed sync for which nobody waited: does each handle report the error, and is the next commit
+// made by a connection that was opened since?
+class NobodyWaitedTest : public ShimTest,
+                         public ::testing::WithParamInterface<std::tuple<bool, bool>> {};
+
+TEST_P(NobodyWaitedTest, ACommitOnTopOfANormalCommitIsNotAcknowledgedOnAHole) {
+  const auto [error_per_handle, newcomer] = GetParam();
+  Db full = OpenWithTable();
+  Db normal = OpenWithTable();
+  normal.ExecOk("PRAGMA synchronous=NORMAL");
+  storage_.SetErrorPerHandle(error_per_handle);
+  normal.ExecOk("INSERT INTO t VALUES('normal')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(full.Exec("CREATE TABLE u(x)"), SQLITE_OK);
+  Db late = OpenWal();
+  Db& writer = newcomer ? late : normal;
+  writer.ExecOk("PRAGMA synchronous=FULL; INSERT INTO t VALUES('acknowledged')");
+  EXPECT_EQ(RowsAfterPowerCut(), writer.Int("SELECT count(*) FROM t"));
+}
+
+INSTANTIATE_TEST_SUITE_P(, NobodyWaitedTest,
+                         ::testing::Combine(::testing::Bool(), ::testing::Bool()));
+
+// A snapshot taken after the failure and before the header is back. With all read marks in use, its
+// own one is lower than it is.
+class LateSnapshotTest : public ShimTest, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(LateSnapshotTest, IsRefusedAfterTheRollBack) {
+  const bool all_marks_in_use = GetParam();
+  Db a = OpenWithTable();
+  a.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");
+  Db writer = OpenWal();
+  Db reader = OpenWal();
+  reader.Int("SELECT count(*) FROM u");
+  std::vector<Db> others;
+  for (int i = 0; i < 6 && all_marks_in_use; i++) {
+    a.ExecOk("INSERT INTO t VALUES('x')");
+    others.push_back(OpenWal());
+    others.back().ExecOk("BEGIN; SELECT count(*) FROM u");
+  }
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> failing = ExecAsync(a, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  writer.ExecOk("BEGIN IMMEDIATE");  // keeps the roll-back off
+  storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC);
+  storage_.OpenGate();
+  while (Stats(writer).fenced == 0) std::this_thread::yield();
+  const int begun = reader.Exec("BEGIN; SELECT count(*) FROM u");
+  writer.Exec("ROLLBACK");
+  EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
+  writer.Exec("INSERT INTO t VALUES('after')");
+  if (begun == SQLITE_OK) {
+    EXPECT_NE(reader.Exec("SELECT * FROM t"), SQLITE_OK);
+  }
+  reader.Exec("ROLLBACK");
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+  EXPECT_EQ(writer.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+}
+
+INSTANTIATE_TEST_SUITE_P(, LateSnapshotTest, ::testing::Bool());
+
+}  // namespace
+}  // namespace groupcommit::testing
