@@ -72,7 +72,7 @@ void RemoveDatabase(const std::string& path) {
 void Commit(benchmark::State& state, const WorkloadOptions& options) {
   WorkloadResult result;
   if (interrupted) state.SkipWithError("interrupted");
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     RemoveDatabase(options.path);
     result = RunWorkload(options);
     state.SetIterationTime(std::chrono::duration<double>(options.duration).count());

@@ -13,6 +13,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "delay_vfs.h"
@@ -220,7 +221,8 @@ int RunDemo(const DemoOptions& options) {
     // Opened first: nobody wants to hear after the measurement that it cannot be written.
     json.open(options.json_path);
     if (!json) {
-      throw UsageError("--json '" + options.json_path + "': " + std::strerror(errno) +
+      throw UsageError("--json '" + options.json_path +
+                       "': " + std::generic_category().message(errno) +
                        "; expected a file that can be written to");
     }
   }

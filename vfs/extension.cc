@@ -49,7 +49,7 @@ static int Load(sqlite3* db, char** error, const sqlite3_api_routines* api, bool
     *error = sqlite3_mprintf("GROUPCOMMIT_POLICY: %z", reason);
     return SQLITE_ERROR;
   }
-  const auto add_table = reinterpret_cast<void (*)(void)>(AddStatsTable);
+  const auto add_table = reinterpret_cast<void (*)()>(AddStatsTable);
   int rc = sqlite3_auto_extension(add_table);
   if (rc == SQLITE_OK) rc = groupcommit_stats_table(db);
   // Loading it again, into another connection, is fine.

@@ -8,9 +8,13 @@
 namespace groupcommit {
 namespace {
 
-// All main files that are open through this library, so that a log finds the one of its own
-// connection. (sqlite3_database_file_object() would find the file of a shim above us instead.)
-MainFile* main_files GUARDED_BY(ProcessMutex()) = nullptr;
+// The first of all main files that are open through this library: a log finds the one of its own
+// connection among them. (sqlite3_database_file_object() would find the file of a shim above us
+// instead.)
+MainFile*& FirstMainFile() REQUIRES(ProcessMutex()) {
+  static MainFile* first = nullptr;
+  return first;
+}
 
 }  // namespace
 
@@ -19,14 +23,14 @@ MainFile::MainFile(sqlite3_file* real, const sqlite3_vfs* vfs, const char* name,
     : File(real), vfs_(vfs), name_(name), open_files_(open_files), connection_(database, real) {
   open_files_->fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
-  next_ = main_files;
-  main_files = this;
+  next_ = FirstMainFile();
+  FirstMainFile() = this;
 }
 
 MainFile::~MainFile() {
   open_files_->fetch_sub(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
-  MainFile** link = &main_files;
+  MainFile** link = &FirstMainFile();
   while (*link != this) link = &(*link)->next_;
   *link = next_;
 }
@@ -36,7 +40,7 @@ MainFile* MainFile::OfLog(const sqlite3_vfs* vfs, const char* wal_name) {
   // that the pointer itself identifies the connection.
   const char* database_name = sqlite3_filename_database(wal_name);
   MutexLock lock(ProcessMutex());
-  MainFile* file = main_files;
+  MainFile* file = FirstMainFile();
   // Where the shim wraps itself, both layers have a main file of this name.
   while (file != nullptr && (file->name_ != database_name || file->vfs_ != vfs)) file = file->next_;
   return file;

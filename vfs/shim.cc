@@ -152,7 +152,7 @@ void* DlOpen(sqlite3_vfs* v, const char* name) noexcept {
   return BaseOf(v)->xDlOpen(BaseOf(v), name);
 }
 void DlError(sqlite3_vfs* v, int n, char* out) noexcept { BaseOf(v)->xDlError(BaseOf(v), n, out); }
-using Symbol = void (*)(void);
+using Symbol = void (*)();
 Symbol DlSym(sqlite3_vfs* v, void* handle, const char* name) noexcept {
   return BaseOf(v)->xDlSym(BaseOf(v), handle, name);
 }

@@ -21,7 +21,8 @@ int64_t LatencyHistogram::UpperBound(int bucket) {
 }
 
 void LatencyHistogram::Record(int64_t nanos) {
-  nanos = std::max<int64_t>(nanos, 0);
+  constexpr int64_t kLongest = int64_t{1} << 62;  // so that sums of two do not overflow
+  nanos = std::clamp<int64_t>(nanos, 0, kLongest);
   const auto bucket = static_cast<size_t>(BucketOf(static_cast<uint64_t>(nanos)));
   buckets_[bucket].fetch_add(1, std::memory_order_relaxed);
   int64_t max = max_.load(std::memory_order_relaxed);

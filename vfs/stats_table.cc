@@ -92,8 +92,9 @@ int Connect(sqlite3* db, void*, int, const char* const*, sqlite3_vtab** out, cha
       declaration += (declaration.empty() ? "CREATE TABLE x(" : ",") + std::string(column.name);
     }
     const int rc = sqlite3_declare_vtab(db, (declaration + ")").c_str());
-    if (rc == SQLITE_OK) *out = new sqlite3_vtab{};
-    return rc;
+    if (rc != SQLITE_OK) return rc;
+    *out = new (std::nothrow) sqlite3_vtab{};
+    return *out != nullptr ? SQLITE_OK : SQLITE_NOMEM;
   });
 }
 
@@ -110,10 +111,8 @@ int BestIndex(sqlite3_vtab*, sqlite3_index_info* info) noexcept {
 }
 
 int OpenCursor(sqlite3_vtab*, sqlite3_vtab_cursor** out) noexcept {
-  return Guarded([&] {
-    *out = new Cursor{};
-    return SQLITE_OK;
-  });
+  *out = new (std::nothrow) Cursor{};
+  return *out != nullptr ? SQLITE_OK : SQLITE_NOMEM;
 }
 
 int CloseCursor(sqlite3_vtab_cursor* cursor) noexcept {

@@ -126,10 +126,11 @@ class WalChecksum {
   // Is this a valid header of a log?
   bool StartsWith(const uint8_t* header) {
     constexpr uint32_t kMagic = 0x377f0682;  // the lowest bit tells the byte order of the checksums
+    constexpr uint32_t kVersion = 3007000;
     const uint32_t magic = BigEndian32(header);
     page_size_ = static_cast<int>(BigEndian32(header + 8));
-    if ((magic & ~1u) != kMagic || page_size_ < 512 || page_size_ > 65536 ||
-        (page_size_ & (page_size_ - 1)) != 0) {
+    if ((magic & ~1u) != kMagic || BigEndian32(header + 4) != kVersion || page_size_ < 512 ||
+        page_size_ > 65536 || (page_size_ & (page_size_ - 1)) != 0) {
       return false;
     }
     big_endian_ = (magic & 1u) != 0;
@@ -142,7 +143,8 @@ class WalChecksum {
   bool Continues(const uint8_t* frame) {
     Add(frame, 8);
     Add(frame + kFrameHeaderSize, page_size_);
-    return std::memcmp(frame + 8, salts_, sizeof(salts_)) == 0 && Matches(frame + 16);
+    return BigEndian32(frame) != 0 && std::memcmp(frame + 8, salts_, sizeof(salts_)) == 0 &&
+           Matches(frame + 16);
   }
 
   int page_size() const { return page_size_; }

@@ -94,7 +94,9 @@ size_t LogFrameAt(const Bytes& log, size_t i) {
 
 int ValidFrames(const Bytes& log) {
   constexpr uint32_t kMagic = 0x377f0682;
-  if (log.size() < kLogHeaderBytes || (GetBig32(log, 0) & ~1u) != kMagic || LogPageSize(log) == 0) {
+  constexpr uint32_t kVersion = 3007000;
+  if (log.size() < kLogHeaderBytes || (GetBig32(log, 0) & ~1u) != kMagic ||
+      GetBig32(log, 4) != kVersion || LogPageSize(log) == 0) {
     return -1;
   }
   Checksum sum;
@@ -105,7 +107,7 @@ int ValidFrames(const Bytes& log) {
   for (; valid < frames; valid++) {
     const size_t at = LogFrameAt(log, valid);
     AddFrame(&sum, log, at);
-    if (GetBig32(log, at + kFrameSaltsAt) != GetBig32(log, kLogSaltsAt) ||
+    if (GetBig32(log, at) == 0 || GetBig32(log, at + kFrameSaltsAt) != GetBig32(log, kLogSaltsAt) ||
         GetBig32(log, at + kFrameSaltsAt + 4) != GetBig32(log, kLogSaltsAt + 4) ||
         sum != Stored(log, at + kFrameChecksumAt)) {
       break;
