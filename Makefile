@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: all demo test check bench install format clean help
+.PHONY: all demo test check model fuzz bench install format clean help
 .NOTPARALLEL:
 # "make -j" is for this file only; below it, JOBS says how many jobs there are.
 unexport MAKEFLAGS
@@ -38,6 +38,14 @@ check:
 	@.ci/deps check
 	@JOBS=$(JOBS) .ci/check
 
+model:
+	@.ci/deps model
+	tests/model/run
+
+fuzz:
+	@.ci/deps fuzz
+	JOBS=$(JOBS) tests/fuzz/run
+
 bench:
 	@.ci/deps bench
 	@$(configure) -DGROUPCOMMIT_BENCH=ON
@@ -61,11 +69,13 @@ help:
 	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.a, the demo, the examples"
 	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
 	@echo "make test      builds and runs all tests"
-	@echo "make check     format, warnings, clang-tidy, and the tests under ASan, UBSan and TSan"
+	@echo "make check     format, warnings, clang-tidy, model, fuzzing, the tests under ASan, UBSan and TSan"
+	@echo "make model     checks the protocol exhaustively, with spin"
+	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
 	@echo "make bench     runs the benchmarks"
 	@echo "make install   the header, the library and the extension to PREFIX ($(PREFIX)); DESTDIR"
 	@echo "make format    applies .clang-format"
 	@echo "make clean     removes build/ and build-*/"
 	@echo
-	@echo "demo, test, check and bench install missing Debian packages if they may (root, or sudo"
+	@echo "demo, test, check, model, fuzz and bench install missing Debian packages if they may (root, or sudo"
 	@echo "without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."
