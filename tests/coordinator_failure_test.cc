@@ -174,7 +174,6 @@ TEST_F(CoordinatorFailureTest, AppendFailsAlsoAfterResume) {
   EXPECT_EQ(Wait(Commit()), 0);
 }
 
-// There is nobody to tell but the caller; still, bytes that were being written may be lost.
 // Bytes that somebody appended without waiting may be lost, and lie beneath whatever comes next.
 TEST_F(CoordinatorFailureTest, AFailedSyncNowWithNothingPendingEndsAcknowledgementsToo) {
   EXPECT_EQ(Wait(Commit()), 0);
