@@ -25,6 +25,12 @@ class Clock {
 
 class SteadyClock final : public Clock {
  public:
+  // The one of this process. Never destroyed.
+  static SteadyClock* Get() {
+    static auto* const clock = new SteadyClock;
+    return clock;
+  }
+
   int64_t NowNanos() override {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
                std::chrono::steady_clock::now().time_since_epoch())

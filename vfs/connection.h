@@ -23,13 +23,14 @@
 #include "database.h"
 #include "sqlite.h"
 #include "wal_format.h"
+#include "write_queue.h"
 
 namespace groupcommit {
 
 class Connection final : private Coordinator::Log {
  public:
   // `main` is the base VFS's main file. Both outlive the connection.
-  Connection(Database* database, sqlite3_file* main) : database_(database), main_(main) {}
+  Connection(Database* database, sqlite3_file* main);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
@@ -93,6 +94,9 @@ class Connection final : private Coordinator::Log {
   int Sync(Lsn from, Lsn through) override;
 
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
+  int BaseShmLock(int offset, int n, int flags);
+  int RefuseAfterFailure(unsigned locks, bool exclusive);
+  void LoseRace(bool elsewhere);
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
   bool MayDefer() const;
@@ -117,6 +121,7 @@ class Connection final : private Coordinator::Log {
 
   Database* const database_;
   sqlite3_file* const main_;
+  const WriteQueue::Writer writer_;  // what we are called in the write queue
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
   bool shm_is_open_ = false;
@@ -132,6 +137,7 @@ class Connection final : private Coordinator::Log {
   // The write transaction, from OnLocked(WRITE) on.
   uint32_t change_at_lock_ = 0;    // WalIndexHeader::change then: a commit changes it
   uint64_t failures_at_lock_ = 0;  // Coordinator::failures() then
+  bool log_written_ = false;
   LastWrite last_write_ = LastWrite::kOther;
   FrameHeader frame_header_;  // of the last frame header written
   int64_t frame_offset_ = 0;

@@ -23,7 +23,7 @@ Registry& Databases() REQUIRES(ProcessMutex()) {
 }  // namespace
 
 Database::Database(sqlite3_vfs* base, const char* path)
-    : base_(base), path_(path), coordinator_(&clock_, &stats_) {}
+    : base_(base), path_(path), coordinator_(clock_, &stats_) {}
 
 int Database::Join(sqlite3_vfs* base, const char* path, sqlite3_file* file,
                    const std::optional<FlushPolicy>& from_uri, const FlushPolicy& fallback,

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "process.h"
 #include "sqlite.h"
 #include "statistics.h"
+#include "write_queue.h"
 
 namespace groupcommit {
 
@@ -47,7 +49,8 @@ class Database {
   CommitLog& commits() { return commits_; }
   Fence& fence() { return fence_; }
   Statistics& stats() { return stats_; }
-  Clock& clock() { return clock_; }
+  Clock& clock() { return *clock_; }
+  const std::shared_ptr<WriteQueue>& write_queue() { return write_queue_; }
 
   FlushPolicy policy() const EXCLUDES(mutex_);
   // By PRAGMA: outranks what URIs say, those of later connections too.
@@ -89,11 +92,13 @@ class Database {
   sqlite3_vfs* const base_;
   const std::string path_;
   const uint64_t fork_generation_ = ForkGeneration();
-  SteadyClock clock_;
+  SteadyClock* const clock_ = SteadyClock::Get();
   Statistics stats_;
   Coordinator coordinator_;
   CommitLog commits_;
   Fence fence_;
+  // Shared with threads that sleep in it.
+  const std::shared_ptr<WriteQueue> write_queue_ = std::make_shared<WriteQueue>(clock_);
   std::atomic<bool> each_flush_{false};
   std::atomic<bool> reopened_{false};
 

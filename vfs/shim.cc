@@ -15,6 +15,7 @@
 #include "process.h"
 #include "sqlite.h"
 #include "wal_file.h"
+#include "write_queue.h"
 
 namespace groupcommit {
 namespace {
@@ -160,7 +161,9 @@ void DlClose(sqlite3_vfs* v, void* handle) noexcept { BaseOf(v)->xDlClose(BaseOf
 int Randomness(sqlite3_vfs* v, int n, char* out) noexcept {
   return BaseOf(v)->xRandomness(BaseOf(v), n, out);
 }
-int Sleep(sqlite3_vfs* v, int micros) noexcept { return BaseOf(v)->xSleep(BaseOf(v), micros); }
+int Sleep(sqlite3_vfs* v, int micros) noexcept {
+  return LostRace::Sleep(micros) ? micros : BaseOf(v)->xSleep(BaseOf(v), micros);
+}
 int CurrentTime(sqlite3_vfs* v, double* out) noexcept {
   return BaseOf(v)->xCurrentTime(BaseOf(v), out);
 }

@@ -76,6 +76,13 @@ class PassthroughTest : public ::testing::Test {
     if (calls == Calls::kNotCompared) return;
     std::vector<std::string> expected = stock.calls();
     std::vector<std::string> actual = shim.calls();
+    // A request for the write lock that the shim knows to be in vain does not reach the storage.
+    // One that is granted still shows by its end.
+    for (std::vector<std::string>* list : {&expected, &actual}) {
+      std::erase_if(*list, [](const std::string& call) {
+        return call.starts_with("xShmLock") && call.ends_with(" at 0, 1, flags 10");
+      });
+    }
     if (calls != Calls::kSame) {
       std::sort(expected.begin(), expected.end());
       std::sort(actual.begin(), actual.end());

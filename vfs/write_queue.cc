@@ -1,0 +1,180 @@
+#include "write_queue.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "process.h"
+
+namespace groupcommit {
+
+// ---- The lock ----
+
+bool WriteQueue::TryAcquire(Writer writer) {
+  uint64_t lock = lock_.load(std::memory_order_acquire);
+  do {
+    if (lock != 0 && lock != KeptFor(writer) && !IsUnclaimed(lock)) return false;
+  } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
+                                        std::memory_order_acquire));
+  return true;
+}
+
+void WriteQueue::Release(Writer writer) {
+  // Sequentially consistent: a thread that queues up counts itself before it looks at the lock.
+  if (waiting_.load(std::memory_order_seq_cst) == 0) {
+    lock_.store(0, std::memory_order_seq_cst);
+    if (waiting_.load(std::memory_order_seq_cst) == 0) return;
+    MutexLock lock(mutex_);
+    LetThroughIfFree();
+    return;
+  }
+  MutexLock lock(mutex_);
+  if (first_ != nullptr) {
+    LetThrough(&first_, HeldBy(writer));
+  } else {
+    lock_.store(0, std::memory_order_seq_cst);
+  }
+}
+
+// Is it kept for a writer that has not come for it in time?
+bool WriteQueue::IsUnclaimed(uint64_t lock) const {
+  return IsKept(lock) && clock_->NowNanos() >= kept_until_.load(std::memory_order_relaxed);
+}
+
+void WriteQueue::LetThroughIfFree() {
+  const uint64_t lock = lock_.load(std::memory_order_seq_cst);
+  if (lock != 0 && !IsUnclaimed(lock)) return;
+  Waiter** link = &first_;
+  while (*link != nullptr && !(*link)->free_is_enough) link = &(*link)->next;
+  if (*link != nullptr) LetThrough(link, lock);
+}
+
+// Keeps the lock for a waiter, unless it is no longer as it was.
+void WriteQueue::LetThrough(Waiter** link, uint64_t lock) {
+  Waiter* waiter = *link;
+  kept_until_.store(clock_->NowNanos() + kTurnNanos, std::memory_order_relaxed);
+  if (!lock_.compare_exchange_strong(lock, KeptFor(waiter->writer), std::memory_order_acq_rel)) {
+    return;
+  }
+  *link = waiter->next;
+  waiting_.fetch_sub(1, std::memory_order_seq_cst);
+  if (waiter->parked) {
+    waiter->granted.store(true, std::memory_order_relaxed);
+    waiter->unparked.SignalAll();
+  } else {
+    waiter->granted.store(true, std::memory_order_release);
+  }
+}
+
+// ---- The queue ----
+
+bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough) {
+  Waiter self;
+  self.writer = writer;
+  self.ticket = ticket;
+  self.free_is_enough = free_is_enough;
+  {
+    MutexLock lock(mutex_);
+    Enqueue(&self);
+    LetThroughIfFree();
+  }
+  const int64_t yield_until = std::min(deadline, clock_->NowNanos() + yield_nanos_);
+  while (!self.granted.load(std::memory_order_acquire)) {
+    if (clock_->NowNanos() >= yield_until) return Park(&self, deadline);
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
+  MutexLock lock(mutex_);
+  while (!waiter->granted.load(std::memory_order_relaxed)) {
+    const int64_t now = clock_->NowNanos();
+    if (now >= deadline) {
+      Dequeue(waiter);
+      return false;
+    }
+    waiter->parked = true;
+    // Nobody tells of a turn that is not taken.
+    clock_->WaitUntil(waiter->unparked, mutex_, std::min(deadline, now + kPatrolNanos));
+    waiter->parked = false;
+    LetThroughIfFree();
+  }
+  return true;
+}
+
+void WriteQueue::Enqueue(Waiter* waiter) {
+  Waiter** link = &first_;
+  while (*link != nullptr && (*link)->ticket <= waiter->ticket) link = &(*link)->next;
+  waiter->next = *link;
+  *link = waiter;
+  waiting_.fetch_add(1, std::memory_order_seq_cst);
+}
+
+void WriteQueue::Dequeue(Waiter* waiter) {
+  Waiter** link = &first_;
+  while (*link != waiter) link = &(*link)->next;
+  *link = waiter->next;
+  waiting_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+// ---- Sleeping in line ----
+
+namespace {
+
+// The write lock that this thread was last refused.
+struct Lost {
+  enum class Stage : uint8_t {
+    kNothing,
+    kRefused,  // and the thread has asked for nothing since: it may be about to sleep for it
+    kSlept,    // for its turn: it will ask again
+  };
+  Stage stage = Stage::kNothing;
+  bool elsewhere = false;  // the lock was not another thread's of this process
+  std::shared_ptr<WriteQueue> queue;
+  WriteQueue::Writer writer = WriteQueue::kNobody;
+  uint64_t fork_generation = 0;
+  uint64_t ticket = 0;  // from the first refusal on
+  int64_t until = 0;    // when its sleeps would have ended, had none been cut short; ns
+};
+thread_local Lost lost;
+
+}  // namespace
+
+void LostRace::Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
+                    bool elsewhere) {
+  if (lost.stage != Lost::Stage::kSlept || lost.writer != writer) {
+    if (lost.queue != queue) lost.queue = queue;
+    lost.writer = writer;
+    lost.fork_generation = ForkGeneration();
+    lost.ticket = queue->NewTicket();
+    lost.until = 0;
+  }
+  lost.stage = Lost::Stage::kRefused;
+  lost.elsewhere = elsewhere;
+}
+
+void LostRace::Forget(WriteQueue::Writer writer) {
+  if (lost.writer == writer) lost.stage = Lost::Stage::kNothing;
+}
+
+void LostRace::Pass() {
+  if (lost.stage == Lost::Stage::kRefused) lost.stage = Lost::Stage::kNothing;
+}
+
+bool LostRace::Sleep(int micros) {
+  if (lost.stage != Lost::Stage::kRefused || lost.fork_generation != ForkGeneration()) return false;
+  lost.stage = Lost::Stage::kSlept;
+  Clock& clock = lost.queue->clock();
+  // SQLite's busy handler counts its sleeps and not the time: what an early end saved is slept
+  // later, if it was in vain (main.c: sqliteDefaultBusyCallback()).
+  constexpr int64_t kNanosPerMicro = 1000;
+  lost.until = std::max(clock.NowNanos(), lost.until) + micros * kNanosPerMicro;
+  lost.queue->AwaitTurn(lost.writer, lost.ticket, lost.until, !lost.elsewhere);
+  return true;
+}
+
+int64_t LostRace::SleepsUntil(WriteQueue::Writer writer) {
+  return lost.stage == Lost::Stage::kSlept && lost.writer == writer ? lost.until : 0;
+}
+
+}  // namespace groupcommit

@@ -1,0 +1,119 @@
+// WriteQueue: the turns of this process's writers at one database.
+//
+// SQLite asks for the write lock, is refused while somebody else has it, and sleeps in its busy
+// handler before it asks again: 1, 2, 5 ... 100 ms, for a lock that is held for some microseconds.
+// Here a writer that was refused sleeps in a queue instead (SleepInLine), and whoever releases the
+// lock hands it to the one that has tried for longest: nobody else is let through until that one
+// has come back for it, or has had enough time to.
+//
+// Knows threads and numbers, nothing of SQLite.
+#ifndef GROUPCOMMIT_WRITE_QUEUE_H_
+#define GROUPCOMMIT_WRITE_QUEUE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "clock.h"
+#include "mutex.h"
+
+namespace groupcommit {
+
+class WriteQueue {
+ public:
+  // A connection, by a number that no other connection of this process ever has.
+  using Writer = uint64_t;
+  static constexpr Writer kNobody = 0;
+
+  // Who is let through, but does not come, loses the turn after this time.
+  static constexpr int64_t kTurnNanos = 5'000'000;
+
+  // `clock` is never destroyed: a thread may sleep in a queue whose database has been closed.
+  // A thread that waits gives way to others for `yield_nanos` before it parks.
+  explicit WriteQueue(Clock* clock, int64_t yield_nanos = kYieldNanos)
+      : clock_(clock), yield_nanos_(yield_nanos) {}
+  WriteQueue(const WriteQueue&) = delete;
+  WriteQueue& operator=(const WriteQueue&) = delete;
+
+  // True if the lock is `writer`'s now. Takes no mutex. Any thread.
+  bool TryAcquire(Writer writer);
+
+  // Hands the lock on to whoever waits for it. REQUIRES: it is `writer`'s. Any thread.
+  void Release(Writer writer) EXCLUDES(mutex_);
+
+  // The same, but wakes nobody up: there is nothing to be had, as another process has the lock.
+  void GiveUp() { lock_.store(0, std::memory_order_release); }
+
+  // Waits for a turn, until `deadline`. True if the lock is kept for `writer` now. The lower the
+  // `ticket`, the earlier the turn. If `free_is_enough`, the turn may be one that nobody hands on,
+  // because the lock is free. REQUIRES: `writer` neither has the lock nor waits for it.
+  bool AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough)
+      EXCLUDES(mutex_);
+
+  uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
+  Clock& clock() { return *clock_; }
+
+  // How many threads wait for a turn.
+  int waiting() const { return waiting_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr int64_t kYieldNanos = 1'000'000;
+  static constexpr int64_t kPatrolNanos = 4 * kTurnNanos;
+
+  // A thread in AwaitTurn(), on its stack.
+  struct Waiter {
+    Writer writer = kNobody;
+    uint64_t ticket = 0;
+    bool free_is_enough = false;
+    // Set by the thread that hands over, with the mutex held. Unless `parked`, that is its last
+    // access: the waiter may be gone at once.
+    std::atomic<bool> granted{false};
+    bool parked = false;  // guarded by the mutex
+    CondVar unparked;
+    Waiter* next = nullptr;
+  };
+
+  // The lock: whose it is, and whether its owner has still to come for it.
+  static uint64_t HeldBy(Writer writer) { return writer << 1; }
+  static uint64_t KeptFor(Writer writer) { return writer << 1 | 1; }
+  static bool IsKept(uint64_t lock) { return (lock & 1) != 0; }
+
+  bool IsUnclaimed(uint64_t lock) const;
+  void LetThroughIfFree() REQUIRES(mutex_);
+  void LetThrough(Waiter** link, uint64_t lock) REQUIRES(mutex_);
+  bool Park(Waiter* waiter, int64_t deadline) EXCLUDES(mutex_);
+  void Enqueue(Waiter* waiter) REQUIRES(mutex_);
+  void Dequeue(Waiter* waiter) REQUIRES(mutex_);
+
+  Clock* const clock_;
+  const int64_t yield_nanos_;
+  std::atomic<uint64_t> lock_{0};       // 0: free
+  std::atomic<int64_t> kept_until_{0};  // stored before lock_ says that it is kept
+  std::atomic<int> waiting_{0};         // how many are in the queue
+  std::atomic<uint64_t> tickets_{0};
+
+  Mutex mutex_;
+  Waiter* first_ GUARDED_BY(mutex_) = nullptr;  // by ticket
+};
+
+// What the calling thread has to do with write queues. It tells SQLite's sleep for the write lock
+// from any other: there is no argument by which xSleep could.
+class LostRace {
+ public:
+  // `writer` was refused the lock. `elsewhere` if not another thread of this process has it.
+  static void Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
+                   bool elsewhere);
+  // `writer` has the lock.
+  static void Forget(WriteQueue::Writer writer);
+  // When the sleeps for `writer` would have ended that were cut short for its turn; else 0.
+  static int64_t SleepsUntil(WriteQueue::Writer writer);
+  // The thread does something else before it sleeps.
+  static void Pass();
+  // If the calling thread has just been refused a lock, waits for it at most `micros`, and returns
+  // true.
+  static bool Sleep(int micros);
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_WRITE_QUEUE_H_
