@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <thread>
 
 #include "mutex.h"
 
@@ -39,7 +40,17 @@ class SteadyClock final : public Clock {
 
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     const int64_t left = deadline_nanos - NowNanos();
-    if (left > 0) cond.WaitFor(mutex, std::chrono::nanoseconds(left));
+    // A thread that parks for less comes back too late: timers are late by some 50 us, and an idle
+    // CPU takes its time to wake up.
+    constexpr int64_t kTooShortToPark = 200'000;
+    if (left <= 0) return;
+    if (left < kTooShortToPark) {
+      mutex.Unlock();
+      std::this_thread::yield();
+      mutex.Lock();
+    } else {
+      cond.WaitFor(mutex, std::chrono::nanoseconds(left));
+    }
   }
 };
 

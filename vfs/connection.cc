@@ -1,10 +1,8 @@
 #include "connection.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <new>
-#include <thread>
 
 namespace groupcommit {
 namespace {
@@ -22,20 +20,12 @@ int StrengthOf(int flags) {
 // SQLITE_NOTFOUND from COMMIT_PHASETWO for success.
 int AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : SQLITE_IOERR_FSYNC; }
 
-WriteQueue::Writer NewWriter() {
-  static std::atomic<WriteQueue::Writer> last{WriteQueue::kNobody};
-  return last.fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
 int FlagsOf(int strength) {
   return ((strength & kSyncFull) != 0 ? SQLITE_SYNC_FULL : SQLITE_SYNC_NORMAL) |
          ((strength & kSyncMetadata) != 0 ? 0 : SQLITE_SYNC_DATAONLY);
 }
 
 }  // namespace
-
-Connection::Connection(Database* database, sqlite3_file* main)
-    : database_(database), main_(main), writer_(NewWriter()) {}
 
 bool Connection::HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
 
@@ -49,9 +39,7 @@ int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
   const int refused = RefuseAfterFailure(locks, exclusive);
   if (refused != SQLITE_OK || !exclusive || (locks & kWriteLock) == 0) return refused;
-  if (database_->write_queue()->TryAcquire(writer_)) return SQLITE_OK;
-  LoseRace(false);
-  return SQLITE_BUSY;
+  return TakeTurn();
 }
 
 // Nobody may build on a log with a hole, or see what is beyond it.
@@ -68,21 +56,6 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
   return builds_on_log ? kCommitFailed : SQLITE_OK;
 }
 
-int Connection::ShmLock(int offset, int n, int flags) {
-  int rc = BaseShmLock(offset, n, flags);
-  constexpr int kWriteLockRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-  if (rc != SQLITE_BUSY || offset != 0 || flags != kWriteLockRequest) return rc;
-  // Another process was faster. If the busy handler's sleep was cut short for this, it goes on
-  // here.
-  constexpr std::chrono::microseconds kPoll(250);
-  const int64_t until = LostRace::SleepsUntil(writer_);
-  while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
-    std::this_thread::sleep_for(kPoll);
-    rc = BaseShmLock(offset, n, flags);
-  }
-  return rc;
-}
-
 int Connection::BaseShmLock(int offset, int n, int flags) {
   Fence& fence = database_->fence();
   if (!fence.IsHeldThrough(main_)) return main_->pMethods->xShmLock(main_, offset, n, flags);
@@ -92,7 +65,9 @@ int Connection::BaseShmLock(int offset, int n, int flags) {
 
 void Connection::OnLocked(unsigned locks, bool exclusive) {
   (exclusive ? exclusive_ : shared_) |= locks;
+  CountIn();
   if (!exclusive && (locks & kReadLocks) != 0) NoteSnapshot();
+  if (exclusive && locks == kCheckpointLock) CloseGate();
   if (!exclusive || (locks & kWriteLock) == 0) return;
   const WalIndexHeader header = Header();
   database_->OnWriteLocked(header.words());
@@ -109,18 +84,6 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   } else {
     database_->stats().lock_wait.Record(0);
   }
-}
-
-void Connection::OnRefused(unsigned locks, bool exclusive) {
-  if (!exclusive || (locks & kWriteLock) == 0) return;
-  database_->write_queue()->GiveUp();
-  LoseRace(true);
-}
-
-// `elsewhere`: to another process, or to another VFS.
-void Connection::LoseRace(bool elsewhere) {
-  LostRace::Note(database_->write_queue(), writer_, elsewhere);
-  if (refused_since_ == 0) refused_since_ = database_->clock().NowNanos();
 }
 
 unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
@@ -158,15 +121,12 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
 void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   const bool ended_write = exclusive && (locks & exclusive_ & kWriteLock) != 0;
   (exclusive ? exclusive_ : shared_) &= ~locks;
-  if (ended_write) {
-    database_->write_queue()->Release(writer_);
-    // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
-    // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
-    if (!log_written_) LostRace::Note(database_->write_queue(), writer_, false);
-  }
+  CountOut();
+  if (ended_write) ReturnTurn();
   // A write transaction that changed nothing leaves the pages that it read in the cache, where the
   // next read-only statement finds them without a call to the VFS.
   if (ended_write && commit_ == 0 && undurable_read_ != 0) WaitForCommit();
+  if (exclusive && (locks & kCheckpointLock) != 0) OpenGate();
   // A checkpoint whose sync failed: see Fail().
   if (exclusive && (locks & kCheckpointLock) != 0 && database_->coordinator().failure() != 0) {
     TryRollBack();

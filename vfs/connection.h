@@ -29,8 +29,8 @@ namespace groupcommit {
 
 class Connection final : private Coordinator::Log {
  public:
-  // `main` is the base VFS's main file. Both outlive the connection.
-  Connection(Database* database, sqlite3_file* main);
+  // `main` is the base VFS's main file, `name` what SQLite calls it. All outlive the connection.
+  Connection(Database* database, sqlite3_file* main, const char* name);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
@@ -39,6 +39,10 @@ class Connection final : private Coordinator::Log {
   // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
   // the first region of the shared memory or null, `log` the base VFS's log file or null.
   void SetDb(sqlite3** db) { db_ = db; }
+  void SetBusyHandler(int (*handler)(void*), void* argument) {
+    busy_handler_ = handler;
+    busy_argument_ = argument;
+  }
   void SetWalIndex(volatile void* wal_index, bool mapped) {
     wal_index_ = wal_index;
     shm_is_open_ = mapped;
@@ -85,6 +89,7 @@ class Connection final : private Coordinator::Log {
   static constexpr unsigned kCheckpointLock = Fence::kCheckpointLock;
   static constexpr unsigned kRecoverLock = 1u << 2;
   static constexpr int kFirstReadLock = 3;
+  static constexpr unsigned kLogReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0xfu;
   static constexpr unsigned kReadLocks = ((1u << SQLITE_SHM_NLOCK) - 1) & ~0x7u;
 
   static constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
@@ -96,7 +101,18 @@ class Connection final : private Coordinator::Log {
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
   int BaseShmLock(int offset, int n, int flags);
   int RefuseAfterFailure(unsigned locks, bool exclusive);
+
+  // The write lock and its queue; see write_lock.cc.
+  int TakeTurn();
+  void ReturnTurn();
   void LoseRace(bool elsewhere);
+  bool WaitsAtGate();
+  bool IsUpgrade() const;
+  void CountIn();
+  void CountOut();
+  void CloseGate();
+  void OpenGate();
+
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
   bool MayDefer() const;
@@ -121,6 +137,7 @@ class Connection final : private Coordinator::Log {
 
   Database* const database_;
   sqlite3_file* const main_;
+  const char* const name_;
   const WriteQueue::Writer writer_;  // what we are called in the write queue
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
@@ -130,8 +147,14 @@ class Connection final : private Coordinator::Log {
 
   unsigned exclusive_ = 0;  // shared-memory locks that SQLite holds, a bit each
   unsigned shared_ = 0;
-  unsigned dropped_ = 0;       // of shared_: released in advance, see DropSnapshot()
-  bool sole_user_ = false;     // nobody else has the database open
+  unsigned dropped_ = 0;    // of shared_: released in advance, see DropSnapshot()
+  bool sole_user_ = false;  // nobody else has the database open
+  int (*busy_handler_)(void*) = nullptr;
+  void* busy_argument_ = nullptr;
+  bool has_turn_ = false;   // the write queue's lock is ours
+  bool in_flight_ = false;  // counted in CheckpointGate::writers()
+  bool reads_log_ = false;  // counted in CheckpointGate::log_readers()
+  bool closed_gate_ = false;
   int64_t refused_since_ = 0;  // when the write lock was first refused, ns; 0: not waiting for it
 
   // The write transaction, from OnLocked(WRITE) on.

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint_gate.h"
 #include "clock.h"
 #include "commit_log.h"
 #include "coordinator.h"
@@ -50,6 +51,7 @@ class Database {
   Fence& fence() { return fence_; }
   Statistics& stats() { return stats_; }
   Clock& clock() { return *clock_; }
+  CheckpointGate& gate() { return gate_; }
   const std::shared_ptr<WriteQueue>& write_queue() { return write_queue_; }
 
   FlushPolicy policy() const EXCLUDES(mutex_);
@@ -97,6 +99,7 @@ class Database {
   Coordinator coordinator_;
   CommitLog commits_;
   Fence fence_;
+  CheckpointGate gate_{clock_};
   // Shared with threads that sleep in it.
   const std::shared_ptr<WriteQueue> write_queue_ = std::make_shared<WriteQueue>(clock_);
   std::atomic<bool> each_flush_{false};

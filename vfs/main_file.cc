@@ -20,7 +20,11 @@ MainFile*& FirstMainFile() REQUIRES(ProcessMutex()) {
 
 MainFile::MainFile(sqlite3_file* real, const sqlite3_vfs* vfs, const char* name, Database* database,
                    std::atomic<int>* open_files)
-    : File(real), vfs_(vfs), name_(name), open_files_(open_files), connection_(database, real) {
+    : File(real),
+      vfs_(vfs),
+      name_(name),
+      open_files_(open_files),
+      connection_(database, real, name) {
   open_files_->fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
   next_ = FirstMainFile();
@@ -87,6 +91,11 @@ int MainFile::FileControl(int op, void* arg) {
     case SQLITE_FCNTL_PDB:
       connection_.SetDb(static_cast<sqlite3**>(arg));
       return File::FileControl(op, arg);
+    case SQLITE_FCNTL_BUSYHANDLER: {
+      void** handler = static_cast<void**>(arg);
+      connection_.SetBusyHandler(reinterpret_cast<int (*)(void*)>(handler[0]), handler[1]);
+      return File::FileControl(op, arg);
+    }
     case SQLITE_FCNTL_PRAGMA: {
       const int rc = RunPragma(&connection_.database(), static_cast<char**>(arg));
       return rc != SQLITE_NOTFOUND ? rc : File::FileControl(op, arg);

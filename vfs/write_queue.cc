@@ -19,6 +19,7 @@ bool WriteQueue::TryAcquire(Writer writer) {
 }
 
 void WriteQueue::Release(Writer writer) {
+  if (long_turn_until_.load(std::memory_order_relaxed) != 0) long_turn_until_.store(0);
   // Sequentially consistent: a thread that queues up counts itself before it looks at the lock.
   if (waiting_.load(std::memory_order_seq_cst) == 0) {
     lock_.store(0, std::memory_order_seq_cst);
@@ -32,6 +33,29 @@ void WriteQueue::Release(Writer writer) {
     LetThrough(&first_, HeldBy(writer));
   } else {
     lock_.store(0, std::memory_order_seq_cst);
+  }
+}
+
+void WriteQueue::ProlongTurn(int64_t until) {
+  MutexLock lock(mutex_);
+  kept_until_.store(until, std::memory_order_relaxed);
+  long_turn_until_.store(until, std::memory_order_release);
+}
+
+bool WriteQueue::IsInLongTurn() const {
+  return IsKept(lock_.load(std::memory_order_acquire)) &&
+         clock_->NowNanos() < long_turn_until_.load(std::memory_order_relaxed);
+}
+
+void WriteQueue::EndTurn(Writer writer) {
+  MutexLock lock(mutex_);
+  uint64_t kept = KeptFor(writer);
+  if (lock_.load(std::memory_order_relaxed) != kept) return;
+  long_turn_until_.store(0, std::memory_order_release);
+  if (first_ != nullptr) {
+    LetThrough(&first_, kept);
+  } else {
+    lock_.compare_exchange_strong(kept, 0, std::memory_order_seq_cst);
   }
 }
 
@@ -52,6 +76,7 @@ void WriteQueue::LetThroughIfFree() {
 void WriteQueue::LetThrough(Waiter** link, uint64_t lock) {
   Waiter* waiter = *link;
   kept_until_.store(clock_->NowNanos() + kTurnNanos, std::memory_order_relaxed);
+  long_turn_until_.store(0, std::memory_order_release);
   if (!lock_.compare_exchange_strong(lock, KeptFor(waiter->writer), std::memory_order_acq_rel)) {
     return;
   }
@@ -68,6 +93,7 @@ void WriteQueue::LetThrough(Waiter** link, uint64_t lock) {
 // ---- The queue ----
 
 bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough) {
+  if (lock_.load(std::memory_order_acquire) == KeptFor(writer)) return true;
   Waiter self;
   self.writer = writer;
   self.ticket = ticket;
@@ -89,6 +115,7 @@ bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
   MutexLock lock(mutex_);
   while (!waiter->granted.load(std::memory_order_relaxed)) {
     const int64_t now = clock_->NowNanos();
+    deadline = std::max(deadline, long_turn_until_.load(std::memory_order_relaxed));
     if (now >= deadline) {
       Dequeue(waiter);
       return false;
@@ -133,6 +160,7 @@ struct Lost {
   std::shared_ptr<WriteQueue> queue;
   WriteQueue::Writer writer = WriteQueue::kNobody;
   uint64_t fork_generation = 0;
+  bool put_off = false;
   uint64_t ticket = 0;  // from the first refusal on
   int64_t until = 0;    // when its sleeps would have ended, had none been cut short; ns
 };
@@ -157,7 +185,10 @@ void LostRace::Forget(WriteQueue::Writer writer) {
   if (lost.writer == writer) lost.stage = Lost::Stage::kNothing;
 }
 
+void LostRace::PutOffSleep() { lost.put_off = true; }
+
 void LostRace::Pass() {
+  lost.put_off = false;
   if (lost.stage == Lost::Stage::kRefused) lost.stage = Lost::Stage::kNothing;
 }
 
@@ -169,7 +200,11 @@ bool LostRace::Sleep(int micros) {
   // later, if it was in vain (main.c: sqliteDefaultBusyCallback()).
   constexpr int64_t kNanosPerMicro = 1000;
   lost.until = std::max(clock.NowNanos(), lost.until) + micros * kNanosPerMicro;
-  lost.queue->AwaitTurn(lost.writer, lost.ticket, lost.until, !lost.elsewhere);
+  if (lost.put_off) {
+    lost.put_off = false;
+  } else {
+    lost.queue->AwaitTurn(lost.writer, lost.ticket, lost.until, !lost.elsewhere);
+  }
   return true;
 }
 

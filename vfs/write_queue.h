@@ -25,6 +25,9 @@ class WriteQueue {
   using Writer = uint64_t;
   static constexpr Writer kNobody = 0;
 
+  // A ticket before all others.
+  static constexpr uint64_t kFirst = 0;
+
   // Who is let through, but does not come, loses the turn after this time.
   static constexpr int64_t kTurnNanos = 5'000'000;
 
@@ -49,6 +52,14 @@ class WriteQueue {
   // because the lock is free. REQUIRES: `writer` neither has the lock nor waits for it.
   bool AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough)
       EXCLUDES(mutex_);
+
+  // Keeps a turn until `until`: longer than usual, and threads that wait do so until its end,
+  // however long they meant to. REQUIRES: the lock is kept for `writer`.
+  void ProlongTurn(int64_t until) EXCLUDES(mutex_);
+  // Ends it, unless it ended by itself. The writer may have taken and released the lock in between.
+  void EndTurn(Writer writer) EXCLUDES(mutex_);
+  // Is the lock kept by a turn that was prolonged?
+  bool IsInLongTurn() const;
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
   Clock& clock() { return *clock_; }
@@ -87,9 +98,10 @@ class WriteQueue {
 
   Clock* const clock_;
   const int64_t yield_nanos_;
-  std::atomic<uint64_t> lock_{0};       // 0: free
-  std::atomic<int64_t> kept_until_{0};  // stored before lock_ says that it is kept
-  std::atomic<int> waiting_{0};         // how many are in the queue
+  std::atomic<uint64_t> lock_{0};            // 0: free
+  std::atomic<int64_t> kept_until_{0};       // stored before lock_ says that it is kept
+  std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
+  std::atomic<int> waiting_{0};              // how many are in the queue
   std::atomic<uint64_t> tickets_{0};
 
   Mutex mutex_;
@@ -107,7 +119,9 @@ class LostRace {
   static void Forget(WriteQueue::Writer writer);
   // When the sleeps for `writer` would have ended that were cut short for its turn; else 0.
   static int64_t SleepsUntil(WriteQueue::Writer writer);
-  // The thread does something else before it sleeps.
+  // The next sleep takes no time, but is added to the one after it.
+  static void PutOffSleep();
+  // The thread asks for a lock: if it was about to sleep, it is no longer.
   static void Pass();
   // If the calling thread has just been refused a lock, waits for it at most `micros`, and returns
   // true.

@@ -1,0 +1,66 @@
+// CheckpointGate: when a checkpoint should hold writers up, and for how long.
+//
+// The log starts over only when all of it is in the database file and nobody reads from it. With
+// several writers that moment does not come by itself: each holds a snapshot while it waits for its
+// commit to become durable, so that a checkpoint copies no further than the oldest of them, and by
+// its end there are new frames. The log would grow without end, and each sync takes longer while a
+// file grows. So once the log has become long, a checkpoint lets the writers under way finish and
+// holds new ones back (a long turn in the write queue) until it is through.
+//
+// Knows numbers of frames and of threads, nothing of SQLite.
+#ifndef GROUPCOMMIT_CHECKPOINT_GATE_H_
+#define GROUPCOMMIT_CHECKPOINT_GATE_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "clock.h"
+#include "mutex.h"
+
+namespace groupcommit {
+
+class CheckpointGate {
+ public:
+  // The longest that a checkpoint holds writers up: from the moment when the last one was let
+  // through. What takes longer goes on beside them, as stock SQLite's.
+  static constexpr int64_t kClosedNanos = 100'000'000;
+  // Of these, how long it waits for those under way; and how long, once it is through, for readers
+  // to leave the log.
+  static constexpr int64_t kDrainNanos = 50'000'000;
+  static constexpr int64_t kReadersNanos = 2'000'000;
+  // How long it waits for the write lock itself, which an open transaction may have for long.
+  static constexpr int64_t kTurnNanos = 10'000'000;
+
+  explicit CheckpointGate(Clock* clock) : clock_(clock) {}
+  CheckpointGate(const CheckpointGate&) = delete;
+  CheckpointGate& operator=(const CheckpointGate&) = delete;
+
+  // Connections from taking the write lock to giving up their snapshot, and those whose snapshot
+  // includes frames of the log.
+  std::atomic<int>& writers() { return writers_; }
+  std::atomic<int>& log_readers() { return log_readers_; }
+
+  // Should a checkpoint hold writers up that begins with `frames` in the log, while there are so
+  // many `writers`? `generation` names the log. Any thread.
+  bool IsDue(uint32_t frames, uint64_t generation, int writers) EXCLUDES(mutex_);
+
+  // Such a checkpoint has ended, with so many frames in the log. `complete` if it copied all.
+  void OnEnd(uint32_t frames, bool complete) EXCLUDES(mutex_);
+
+  // Waits until `count` has come down to `rest`; false at the deadline.
+  bool Await(const std::atomic<int>& count, int rest, int64_t deadline) const;
+
+ private:
+  Clock* const clock_;
+  std::atomic<int> writers_{0};
+  std::atomic<int> log_readers_{0};
+
+  Mutex mutex_;
+  uint64_t generation_ GUARDED_BY(mutex_) = 0;
+  uint32_t first_ GUARDED_BY(mutex_) = 0;   // frames at the first checkpoint of this log
+  uint32_t due_at_ GUARDED_BY(mutex_) = 0;  // frames
+};
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_CHECKPOINT_GATE_H_

@@ -1,0 +1,157 @@
+// Connection: taking turns at the write lock, and making room for a checkpoint.
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "connection.h"
+
+namespace groupcommit {
+namespace {
+
+WriteQueue::Writer NewWriter() {
+  static std::atomic<WriteQueue::Writer> last{WriteQueue::kNobody};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+}  // namespace
+
+Connection::Connection(Database* database, sqlite3_file* main, const char* name)
+    : database_(database), main_(main), name_(name), writer_(NewWriter()) {}
+
+// ---- The write lock ----
+
+// SQLite asks for the write lock. Refused here, it drops its snapshot and calls the busy handler,
+// which sleeps in line (xSleep).
+int Connection::TakeTurn() {
+  WriteQueue& queue = *database_->write_queue();
+  has_turn_ = queue.TryAcquire(writer_);
+  if (has_turn_ || (queue.IsInLongTurn() && !WaitsAtGate())) return SQLITE_OK;
+  LoseRace(false);
+  return SQLITE_BUSY;
+}
+
+int Connection::ShmLock(int offset, int n, int flags) {
+  int rc = BaseShmLock(offset, n, flags);
+  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+  if (rc != SQLITE_BUSY || offset != 0 || flags != kRequest) return rc;
+  // Another process was faster. If the busy handler's sleep was cut short for this, it goes on
+  // here.
+  constexpr std::chrono::microseconds kPoll(250);
+  const int64_t until = LostRace::SleepsUntil(writer_);
+  while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
+    std::this_thread::sleep_for(kPoll);
+    rc = BaseShmLock(offset, n, flags);
+  }
+  return rc;
+}
+
+void Connection::OnRefused(unsigned locks, bool exclusive) {
+  if (!exclusive || (locks & kWriteLock) == 0) return;
+  if (has_turn_) database_->write_queue()->GiveUp();
+  has_turn_ = false;
+  LoseRace(true);
+}
+
+// `elsewhere`: to another process, or to a connection that does not queue up.
+void Connection::LoseRace(bool elsewhere) {
+  LostRace::Note(database_->write_queue(), writer_, elsewhere);
+  if (refused_since_ == 0) refused_since_ = database_->clock().NowNanos();
+}
+
+void Connection::ReturnTurn() {
+  if (has_turn_) database_->write_queue()->Release(writer_);
+  has_turn_ = false;
+  // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
+  // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
+  if (!log_written_) LostRace::Note(database_->write_queue(), writer_, false);
+}
+
+// ---- The checkpoint gate ----
+
+// With stock SQLite a checkpoint is no reason for SQLITE_BUSY. So only those wait for it who would
+// for another writer: not without a busy handler, which alone can tell, nor when a read transaction
+// becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
+bool Connection::WaitsAtGate() {
+  if (busy_handler_ == nullptr || IsUpgrade()) return false;
+  // Asked while we hold a snapshot, which is in the way of the checkpoint: it shall sleep later.
+  LoseRace(false);
+  LostRace::PutOffSleep();
+  return busy_handler_(busy_argument_) != 0;
+}
+
+bool Connection::IsUpgrade() const {
+  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
+  if (db == nullptr) return true;
+  for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
+    if (sqlite3_db_filename(db, schema) == name_) {
+      return sqlite3_txn_state(db, schema) != SQLITE_TXN_NONE;
+    }
+  }
+  return true;
+}
+
+void Connection::CountIn() {
+  if (!in_flight_ && Holds(kWriteLock)) {
+    in_flight_ = true;
+    database_->gate().writers().fetch_add(1, std::memory_order_relaxed);
+  }
+  if (!reads_log_ && (shared_ & kLogReadLocks) != 0) {
+    reads_log_ = true;
+    database_->gate().log_readers().fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+// Release: whoever sees the count go down sees the lock released, too.
+void Connection::CountOut() {
+  if (in_flight_ && !Holds(kWriteLock) && !HoldsReadLock()) {
+    in_flight_ = false;
+    database_->gate().writers().fetch_sub(1, std::memory_order_release);
+  }
+  if (reads_log_ && (shared_ & kLogReadLocks) == 0) {
+    reads_log_ = false;
+    database_->gate().log_readers().fetch_sub(1, std::memory_order_release);
+  }
+}
+
+// A checkpoint begins. It reads the header only after this (wal.c: sqlite3WalCheckpoint()).
+void Connection::CloseGate() {
+  if (Holds(kWriteLock) || sole_user_ || database_->coordinator().failure() != 0) return;
+  const WalIndexHeader header = Header();
+  uint64_t generation;
+  std::memcpy(&generation, header.salts(), sizeof(generation));
+  CheckpointGate& gate = database_->gate();
+  WriteQueue& queue = *database_->write_queue();
+  const int others = gate.writers().load(std::memory_order_relaxed) - in_flight_ + queue.waiting();
+  if (!gate.IsDue(header.last_frame(), generation, others)) return;
+
+  Clock& clock = database_->clock();
+  const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
+  if (queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true)) {
+    const int64_t now = clock.NowNanos();
+    queue.ProlongTurn(now + CheckpointGate::kClosedNanos);
+    closed_gate_ = true;
+    if (gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) return;
+    OpenGate();
+  } else {
+    gate.OnEnd(header.last_frame(), false);
+  }
+}
+
+void Connection::OpenGate() {
+  const bool closed = closed_gate_;
+  closed_gate_ = false;
+  if (!closed) return;
+  const uint32_t frames = Header().last_frame();
+  const bool complete = CheckpointInfo::Load(wal_index_).backfilled == frames;
+  CheckpointGate& gate = database_->gate();
+  // The next writer starts the log over if nobody reads from it (wal.c: walRestartLog()).
+  if (complete) {
+    const int64_t deadline = database_->clock().NowNanos() + CheckpointGate::kReadersNanos;
+    gate.Await(gate.log_readers(), reads_log_, deadline);
+  }
+  gate.OnEnd(frames, complete);
+  database_->write_queue()->EndTurn(writer_);
+}
+
+}  // namespace groupcommit
