@@ -1,42 +1,17 @@
 // Several processes at one database, and fork() at every point of a connection's life.
 #include <pthread.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
-#include <csignal>
-#include <cstdio>
 #include <thread>
 
+#include "support/processes.h"
 #include "support/scale.h"
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
 namespace {
-
-// A child that hangs is killed, so that the test fails instead of hanging, too.
-constexpr unsigned kChildSeconds = 120;
-
-// Runs `work` in a child process. It must leave nothing open; a failed expectation makes the child
-// fail.
-template <class Work>
-pid_t StartChild(Work work) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child != 0) return child;
-  alarm(kChildSeconds);
-  work();
-  std::fflush(nullptr);
-  _exit(::testing::Test::HasFailure() ? 1 : 0);
-}
-
-void ExpectSuccess(pid_t child) {
-  ASSERT_GT(child, 0);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
-}
 
 // fork() in a program whose other threads use SQLite needs this, with or without the shim: else the
 // child inherits mutexes of SQLite that nobody there will ever release.
@@ -290,10 +265,7 @@ TEST_F(ProcessTest, AKilledProcessTakesNothingAlong) {
       db.ExecOk(InsertOf(100, round));
       n = read(ends[0], told, sizeof(told));
     }
-    kill(child, SIGKILL);
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFSIGNALED(status)) << "it ended by itself";
+    Kill(child);
     for (ssize_t n = 0; (n = read(ends[0], told, sizeof(told))) > 0;) acknowledged += n;
     close(ends[0]);
     const std::string of_it = " FROM t WHERE writer=" + std::to_string(round);

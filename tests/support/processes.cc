@@ -1,0 +1,63 @@
+#include "support/processes.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+namespace groupcommit::testing {
+namespace {
+
+constexpr unsigned kChildSeconds = 120;
+
+bool EndedWell(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
+bool WasKilled(int status) { return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; }
+
+}  // namespace
+
+pid_t StartChild(const std::function<void()>& work) {
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child != 0) return child;
+#ifdef __linux__
+  // The alarm does not reach a child that is stopped.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+  alarm(kChildSeconds);
+  work();
+  std::fflush(nullptr);
+  _exit(::testing::Test::HasFailure() ? 1 : 0);
+}
+
+void ExpectSuccess(pid_t child) {
+  ASSERT_GT(child, 0);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(EndedWell(status)) << "status " << status;
+}
+
+void Kill(pid_t child, bool may_have_ended) {
+  ASSERT_GT(child, 0);
+  kill(child, SIGKILL);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WasKilled(status) || (may_have_ended && EndedWell(status))) << "status " << status;
+}
+
+void Stop(pid_t child) {
+  ASSERT_GT(child, 0);
+  kill(child, SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  ASSERT_TRUE(WIFSTOPPED(status)) << "status " << status;
+}
+
+void Continue(pid_t child) { kill(child, SIGCONT); }
+
+}  // namespace groupcommit::testing
