@@ -40,13 +40,6 @@ void RaiseTo(std::atomic<int64_t>& maximum, int64_t value) {
   while (now < value && !maximum.compare_exchange_weak(now, value)) continue;
 }
 
-// Tries for 5 s. SQLite's own handler sleeps for up to 100 ms between two tries, which may miss
-// many a moment at which the lock is free; that is not what is tested here.
-int TryEachMillisecond(void*, int tries) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  return tries < 5000;
-}
-
 // How survivors measure time: a beat takes a process 10 ms and a sync of the same disk, at least.
 // On a machine or disk that has other things to do a beat takes as much longer as everything else,
 // so that 100 beats are more than a second, and never an innocent one.
@@ -77,7 +70,7 @@ class KillTest : public ShimTest {
   Db Open(const char* vfs) {
     Db db;
     EXPECT_EQ(db.Open(path(), vfs), SQLITE_OK);
-    sqlite3_busy_handler(db.get(), TryEachMillisecond, nullptr);
+    TryLocksEachMillisecond(db);
     db.ExecOk("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=20");
     return db;
   }

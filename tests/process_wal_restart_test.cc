@@ -46,7 +46,7 @@ class WalRestartTest : public ShimTest, public ::testing::WithParamInterface<Mod
   void Write(const char* vfs, int writer) {
     Db db;
     ASSERT_EQ(db.Open(path(), vfs), SQLITE_OK);
-    db.SetBusyTimeout(60'000);
+    TryLocksEachMillisecond(db);
     db.ExecOk("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=3");
     for (int n = 1; n <= kCommits; n++) {
       db.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES(" + std::to_string(writer) + "," +
@@ -56,6 +56,8 @@ class WalRestartTest : public ShimTest, public ::testing::WithParamInterface<Mod
       const auto took = std::chrono::steady_clock::now() - begin;
       EXPECT_GE(took, kSyncTime) << "writer " << writer << ", commit " << n << " of " << kCommits;
       if (n % 4 == 0) db.ExecOk(GetParam().checkpoint);
+      // Leaves room for the others, so that they all work at the same time.
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 

@@ -4,8 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #ifdef __linux__
 #include <sys/prctl.h>
@@ -59,5 +61,13 @@ void Stop(pid_t child) {
 }
 
 void Continue(pid_t child) { kill(child, SIGCONT); }
+
+void TryLocksEachMillisecond(const Db& db) {
+  const auto handler = [](void*, int tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return static_cast<int>(tries < 5000);
+  };
+  sqlite3_busy_handler(db.get(), handler, nullptr);
+}
 
 }  // namespace groupcommit::testing

@@ -8,6 +8,8 @@
 #include <functional>
 #include <new>
 
+#include "support/sqlite_helpers.h"
+
 namespace groupcommit::testing {
 
 // Runs `work` in a child process. It must leave nothing open; a failed expectation makes the child
@@ -25,6 +27,11 @@ void Kill(pid_t child, bool may_have_ended = false);
 // SIGSTOP, and SIGCONT. Every thread of the child stands still when Stop() returns.
 void Stop(pid_t child);
 void Continue(pid_t child);
+
+// Makes the connection wait for locks for 5 s, as a busy timeout does. SQLite's own handler sleeps
+// for up to 100 ms between two tries, and processes that never pause keep it out for as long as
+// they like.
+void TryLocksEachMillisecond(const Db& db);
 
 // A T in memory that the process shares with the children that it starts from now on. T must do
 // without pointers into it; atomics are fine.
