@@ -5,7 +5,6 @@
 // cut. What a killed process leaves behind is locks, half a header in the shared memory, and
 // commits that are visible and that nobody has synced.
 #include <fcntl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -139,7 +138,10 @@ class KillTest : public ShimTest {
       const int writer = NewWriters(1);
       survivors_.push_back(StartChild([=, this] { Survive(vfs, writer); }));
     }
-    while (board_->survivors < static_cast<int>(vfses.size())) std::this_thread::yield();
+    while (board_->survivors < static_cast<int>(vfses.size())) {
+      for (const pid_t survivor : survivors_) ASSERT_TRUE(IsRunning(survivor));
+      std::this_thread::yield();
+    }
   }
 
   void StopSurvivors(int kills) {
@@ -240,9 +242,7 @@ TEST_F(KillTest, AtEachCall) {
     calls_left = 1 + kStep * i % 401;
     const int writer = NewWriters(1);
     const pid_t victim = StartChild([&, this] { CommitUntilKilled("gc", writer); });
-    int status = 0;
-    ASSERT_EQ(waitpid(victim, &status, 0), victim);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "status " << status;
+    ExpectKilled(victim);
   }
   storage_.SetObserver(nullptr);
   StopSurvivors(kills);

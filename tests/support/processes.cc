@@ -18,9 +18,6 @@ namespace {
 
 constexpr unsigned kChildSeconds = 120;
 
-bool EndedWell(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
-bool WasKilled(int status) { return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; }
-
 }  // namespace
 
 pid_t StartChild(const std::function<void()>& work) {
@@ -37,19 +34,30 @@ pid_t StartChild(const std::function<void()>& work) {
   _exit(::testing::Test::HasFailure() ? 1 : 0);
 }
 
+bool IsRunning(pid_t child) {
+  siginfo_t ended{};
+  return waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         ended.si_pid == 0;
+}
+
 void ExpectSuccess(pid_t child) {
   ASSERT_GT(child, 0);
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(EndedWell(status)) << "status " << status;
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
 }
 
-void Kill(pid_t child, bool may_have_ended) {
+void Kill(pid_t child) {
   ASSERT_GT(child, 0);
   kill(child, SIGKILL);
+  ExpectKilled(child);
+}
+
+void ExpectKilled(pid_t child) {
+  ASSERT_GT(child, 0);
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WasKilled(status) || (may_have_ended && EndedWell(status))) << "status " << status;
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "status " << status;
 }
 
 void Stop(pid_t child) {

@@ -17,12 +17,15 @@ namespace groupcommit::testing {
 // whose parent ends first.
 pid_t StartChild(const std::function<void()>& work);
 
+// False once the child has ended. Whoever waits for a child to do something has to ask.
+bool IsRunning(pid_t child);
+
 // Waits for the child's end.
 void ExpectSuccess(pid_t child);
 
-// kill -9. The child must not have ended by itself, unless it `may_have_ended`: then it must have
-// ended well, or killed itself.
-void Kill(pid_t child, bool may_have_ended = false);
+// kill -9. The child must not have ended by itself. ExpectKilled() is for one that does it itself.
+void Kill(pid_t child);
+void ExpectKilled(pid_t child);
 
 // SIGSTOP, and SIGCONT. Every thread of the child stands still when Stop() returns.
 void Stop(pid_t child);
