@@ -104,7 +104,7 @@ TEST_F(StopTest, AProcessThatLeadsASync) {
     std::future<int> first = ExecAsync(leader, InsertOf("child", 2));
     ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
     std::future<int> second = ExecAsync(follower, InsertOf("child", 3));
-    while (Stats(observer).waiting < 2) std::this_thread::yield();
+    ExpectToWait(second, observer, 2);
     EXPECT_EQ(storage_.HeldSyncs(), 1);
     TellAndAwaitTheOthers();
     storage_.OpenGate();
@@ -123,7 +123,7 @@ TEST_F(StopTest, AProcessThatWaitsForCompany) {
     observer.Text("PRAGMA groupcommit_policy='group(max_wait_us=10000000,max_batch=1000)'");
     const int64_t syncs = WalSyncs();
     std::future<int> second = ExecAsync(leader, InsertOf("child", 2));
-    while (Stats(observer).waiting < 1) std::this_thread::yield();
+    ExpectToWait(second, observer, 1);
     EXPECT_EQ(WalSyncs(), syncs);
     TellAndAwaitTheOthers();
     observer.Text("PRAGMA groupcommit_policy='auto'");  // ends the wait
