@@ -161,6 +161,7 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
 
 int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
+    if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
     return Fail(kCommitFailed);
   }
   const bool defer = MayDefer();
@@ -174,6 +175,10 @@ int Connection::SyncLog(int flags) {
       Holds(kWriteLock) ? failures_at_lock_ : database_->coordinator().failures();
   const int rc = database_->coordinator().SyncNow(this, failures);
   requested_flags_ = 0;
+  // A checkpoint that stops here has copied nothing (wal.c: walCheckpoint()).
+  if (rc != SQLITE_OK && Holds(kCheckpointLock) && wal_index_ != nullptr) {
+    CheckpointInfo::ForgetAttempt(wal_index_);
+  }
   return rc == SQLITE_OK ? rc : Fail(rc);
 }
 

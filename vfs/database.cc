@@ -129,8 +129,8 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
     logs_.push_back(log);
   }
   MutexLock lock(mutex_);
-  if (IsReopened() && size <= kWalHeaderSize)
-    coordinator_.Resume();  // the log with the hole is gone
+  if (IsReopened() && size <= kWalHeaderSize && coordinator_.Resume())
+    EndReopened();  // the log with the hole is gone
   if (log_opened_) return;
   log_opened_ = true;
   if (size <= kWalHeaderSize) return;

@@ -80,6 +80,8 @@ class Database {
   bool IsLastConnection() const EXCLUDES(mutex_);
   // Has every connection been closed, while the log had a hole, since the first was opened?
   bool IsReopened() const { return reopened_.load(std::memory_order_relaxed); }
+  // The hole is closed: the next failure is one of ours.
+  void EndReopened() { reopened_.store(false, std::memory_order_relaxed); }
 
   groupcommit_statistics ReadStatistics() const EXCLUDES(mutex_);
 

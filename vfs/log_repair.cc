@@ -52,12 +52,21 @@ int RewriteLog(sqlite3_file* log, uint32_t last_frame) {
   return rc == SQLITE_OK && frames < last_frame ? SQLITE_CORRUPT : rc;
 }
 
-int CutLog(sqlite3_file* log, uint32_t last_frame, int page_size, const void* salts) {
+int CutLog(sqlite3_file* log, uint32_t last_frame) {
+  // What recovery would go by: the log's own header. The one in the wal-index knows neither the
+  // salts nor the page size of a log to which nobody has committed yet (wal.c: sqlite3WalFrames()
+  // draws new salts if Wal.nCkpt is 0).
+  uint8_t log_header[kWalHeaderSize];
+  bool end = false;
+  int rc = ReadAll(log, log_header, kWalHeaderSize, 0, &end);
+  WalChecksum checksum;
+  if (rc != SQLITE_OK || end || !checksum.StartsWith(log_header)) return rc;
+  const uint8_t* salts = log_header + 16;
   const uint8_t zeros[kFrameHeaderSize] = {};
   for (uint32_t frame = last_frame + 1;; frame++) {
     uint8_t header[kFrameHeaderSize];
-    const int64_t offset = FrameOffset(frame, page_size);
-    int rc = log->pMethods->xRead(log, header, kFrameHeaderSize, offset);
+    const int64_t offset = FrameOffset(frame, checksum.page_size());
+    rc = log->pMethods->xRead(log, header, kFrameHeaderSize, offset);
     if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;
     if (rc != SQLITE_OK) return rc;
     if (std::memcmp(header, zeros, kFrameHeaderSize) == 0) continue;  // by an attempt that failed

@@ -20,11 +20,11 @@ namespace groupcommit {
 int RewriteLog(sqlite3_file* log, uint32_t last_frame);
 
 // Makes sure that recovery ends the log with frame `last_frame`, whatever is written behind it
-// later: overwrites the frame headers that follow, as far as they are of the generation `salts` (8
-// bytes), with zeros. Otherwise a transaction that happens to write the same bytes again would make
+// later: overwrites the frame headers that follow, as far as they are of the log's generation, with
+// zeros. Otherwise a transaction that happens to write the same bytes again would make
 // the old frames behind it valid. Not durable before the next sync. REQUIRES, returns: as
 // RewriteLog().
-int CutLog(sqlite3_file* log, uint32_t last_frame, int page_size, const void* salts);
+int CutLog(sqlite3_file* log, uint32_t last_frame);
 
 }  // namespace groupcommit
 

@@ -69,7 +69,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
 
   database_->DrainSyncErrors();
-  int rc = CutLog(log_, header.last_frame(), header.page_size(), header.salts());
+  int rc = CutLog(log_, header.last_frame());
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
   // lost.
   if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
@@ -84,6 +84,7 @@ Connection::RollBack Connection::EndFailure(int rc) {
                 database_->path().c_str());
     return RollBack::kNotSafe;  // for now; whoever comes by tries again
   }
+  database_->EndReopened();
   database_->fence().set_put_back(false);
   database_->fence().Release();
   return RollBack::kDone;
@@ -113,11 +114,19 @@ bool Connection::PutBackHeader() {
       return refuse("another process has committed on top");
     }
     const WalIndexHeader before(oldest.before);
-    if (std::memcmp(before.salts(), now.salts(), 8) != 0) return refuse("the log was restarted");
+    // The first commit of a log may have drawn new ones (wal.c: sqlite3WalFrames(), Wal.nCkpt).
+    if (before.last_frame() != 0 && std::memcmp(before.salts(), now.salts(), 8) != 0) {
+      return refuse("the log was restarted");
+    }
     if (before.last_frame() > now.last_frame() ||
         before.last_frame() < CheckpointInfo::Load(wal_index_).backfilled) {
       return refuse("a checkpoint has copied failed commits");
     }
+    // A checkpoint copies a page only if its newest frame is among those that it copies, and syncs
+    // the database file only if it reaches the end of the log (wal.c: walIteratorInit(),
+    // walCheckpoint()). Where it stopped may be the end from now on: what it has copied would be
+    // taken for all that there is.
+    CheckpointInfo::ForgetBackfill(wal_index_);
     // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
     before.Store(wal_index_, 1);
     main_->pMethods->xShmBarrier(main_);

@@ -107,9 +107,6 @@ struct CheckpointInfo {
   uint32_t read_marks[kReadMarks] = {};  // how far the readers with lock 3+i may read
 
   static CheckpointInfo Load(volatile void* wal_index) {
-    constexpr int kBackfill = 24;
-    constexpr int kFirstReadMark = 25;
-    constexpr int kBackfillAttempted = 32;
     CheckpointInfo info;
     info.backfilled =
         std::max(LoadShared(wal_index, kBackfill), LoadShared(wal_index, kBackfillAttempted));
@@ -118,6 +115,24 @@ struct CheckpointInfo {
     }
     return info;
   }
+
+  // A checkpoint has announced what it is going to copy, and copies nothing. REQUIRES: the
+  // checkpoint lock.
+  static void ForgetAttempt(volatile void* wal_index) {
+    StoreShared(wal_index, kBackfillAttempted, LoadShared(wal_index, kBackfill));
+  }
+
+  // Makes readers go by the log alone, and the next checkpoint begin at its first frame. REQUIRES:
+  // the checkpoint lock.
+  static void ForgetBackfill(volatile void* wal_index) {
+    StoreShared(wal_index, kBackfill, 0);
+    StoreShared(wal_index, kBackfillAttempted, 0);
+  }
+
+ private:
+  static constexpr int kBackfill = 24;
+  static constexpr int kFirstReadMark = 25;
+  static constexpr int kBackfillAttempted = 32;
 };
 
 // The chain of checksums that runs through a log; wal.c: walChecksumBytes() and walDecodeFrame().
