@@ -50,8 +50,10 @@ void Ledger::ExpectSurvivedIn(const std::string& file, bool exact) const {
 
 // ---- FaultTest ----
 
-void FaultTest::Start(const std::string& vfs) {
+void FaultTest::Start(const std::string& vfs, int page_size) {
   vfs_ = vfs;
+  Db(path(), vfs.c_str())
+      .ExecOk("PRAGMA page_size=" + std::to_string(page_size) + ";PRAGMA journal_mode=WAL");
   a_ = Open();
   a_.ExecOk("CREATE TABLE t(n); CREATE TABLE u(x); INSERT INTO u VALUES(1)");
   b_ = Open();

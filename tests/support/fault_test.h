@@ -42,7 +42,7 @@ class Ledger {
 class FaultTest : public ShimTest {
  protected:
   // Three connections with warm caches, a table t for the ledger and another one, u.
-  void Start(const std::string& vfs);
+  void Start(const std::string& vfs, int page_size = 4096);
 
   bool with_shim() const { return vfs_ == "gc"; }
   Db Open(const std::string& file = "test.db");
