@@ -211,6 +211,26 @@ TEST_P(LogTest, DISABLED_ACheckpointWithoutASyncUnderAPendingCommit) {
   }
 }
 
+// The log is empty when the database is opened. A connection that has not restarted the log itself
+// then chooses new salts (wal.c: sqlite3WalFrames(), nCkpt), unlike those in the wal-index.
+TEST_P(LogTest, DISABLED_TheFirstCommitAfterOpeningFails) {
+  for (Db* db : {&a_, &b_, &c_, &observer_}) db->Close();
+  for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
+  storage_.FailSyncs(FileKind::kWal, 2, 1);  // the first one is that of the header
+  EXPECT_EQ(Insert(a_), SQLITE_IOERR_FSYNC);
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+TEST_P(LogTest, DISABLED_TheFirstCommitAfterAnotherConnectionHasTruncatedTheLogFails) {
+  EXPECT_EQ(a_.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+  Db late = Open();
+  storage_.FailSyncs(FileKind::kWal, 2, 1);
+  EXPECT_EQ(Insert(late), SQLITE_IOERR_FSYNC);
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
 // ---- Which syncs fail, and how often they tell ----
 
 // An error of the device is told to each file handle once.

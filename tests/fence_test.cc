@@ -1,0 +1,108 @@
+// The fence: where failed commits cannot be taken back, nobody may write until the log is whole.
+#include <sqlite3.h>
+
+#include <string>
+
+#include "support/fault_test.h"
+#include "support/log_capture.h"
+
+namespace groupcommit::testing {
+namespace {
+
+// Somebody of whom the shim does not know is a stock connection over the same storage.
+class FenceTest : public FaultTest {
+ protected:
+  void SetUp() override {
+    Start("gc");
+    other_ = Db(path(), "store");
+    other_.SetBusyTimeout(0);
+    for (Db* db : {&a_, &b_, &c_}) db->SetBusyTimeout(0);
+    LogCapture::Take();
+  }
+
+  // Nobody writes, here or elsewhere; nobody copies anything to the database file.
+  void ExpectFenced() {
+    EXPECT_EQ(Stats(observer_).fenced, 1);
+    for (Db* db : {&a_, &b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
+    EXPECT_EQ(Insert(other_), SQLITE_BUSY);
+    EXPECT_EQ(other_.Int("PRAGMA wal_checkpoint(PASSIVE)"), 1) << "it is not busy";
+    EXPECT_EQ(b_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
+    EXPECT_EQ(b_.Exec("CREATE TABLE v(x)"), SQLITE_IOERR_FSYNC);
+    b_.Exec("ROLLBACK");
+  }
+
+  void CloseAll() {
+    for (Db* db : {&a_, &b_, &c_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  }
+  void OpenAll() {
+    for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
+  }
+
+  Db other_;
+};
+
+// A commit of theirs lies on top of the failed one: they would lose it.
+TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
+  const int failed = ledger_.Next();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  const int theirs = ledger_.Next();
+  std::future<int> on_top = ExecAsync(other_, Ledger::InsertOf(theirs));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(ledger_.Note(theirs, on_top.get()), SQLITE_OK);
+
+  const LogEntry log = LogCapture::Take();
+  EXPECT_EQ(log.code, SQLITE_IOERR_FSYNC);
+  EXPECT_NE(log.message.find("another process has committed on top"), std::string::npos)
+      << log.message;
+  EXPECT_NE(log.message.find(path()), std::string::npos) << log.message;
+  ExpectFenced();
+  EXPECT_EQ(LogCapture::Take().message.find("another process"), std::string::npos)
+      << "it is told once";
+
+  CloseAll();
+  // It is theirs to write now. What failed has become durable beneath their commit.
+  ledger_.Note(failed, SQLITE_OK);
+  ledger_.ExpectIn(other_);
+  EXPECT_EQ(Insert(other_), SQLITE_OK);
+  OpenAll();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+// A reader elsewhere sees the failed commit. Its frames must not change under it.
+TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  for (Db* db : {&a_, &b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(b_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
+  for (Db* db : {&a_, &b_, &c_}) ledger_.ExpectIn(*db);  // ours can read, and see no failed row
+  EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), 4) << "its snapshot stays";
+  other_.ExecOk("COMMIT");
+  ledger_.ExpectIn(other_);
+  ExpectLedger();
+  ExpectWorkGoesOn();  // the log is repaired by whoever comes by
+  EXPECT_EQ(Insert(other_), SQLITE_OK);
+  ExpectLedger();
+}
+
+// It ends with the last connection of this process, too, whatever the reader does.
+TEST_F(FenceTest, ClosingWhileAnotherProcessReadsTheFailedCommit) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  CloseAll();
+  EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), 4);
+  other_.ExecOk("COMMIT");
+  EXPECT_EQ(Insert(other_), SQLITE_OK);
+  ledger_.ExpectIn(other_);
+  OpenAll();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
