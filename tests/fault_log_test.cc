@@ -179,7 +179,7 @@ TEST_P(LogTest, EachSyncOfTheFirstCommitAfterARestart) {
 // Another process wants to restart the log while a commit is pending. It does not get through: the
 // snapshot of the committer keeps the frames of the pending commit in the log, and out of the
 // database file.
-TEST_P(LogTest, DISABLED_ARestartByAnotherProcessUnderAPendingCommit) {
+TEST_P(LogTest, ARestartByAnotherProcessUnderAPendingCommit) {
   Db other(path(), "store");
   other.SetBusyTimeout(0);
   std::future<int64_t> busy;
@@ -199,7 +199,7 @@ TEST_P(LogTest, DISABLED_ARestartByAnotherProcessUnderAPendingCommit) {
 
 // The same by a connection of ours that does not sync (synchronous=OFF). What a power cut leaves is
 // then another matter, with stock SQLite too.
-TEST_P(LogTest, DISABLED_ACheckpointWithoutASyncUnderAPendingCommit) {
+TEST_P(LogTest, ACheckpointWithoutASyncUnderAPendingCommit) {
   b_.ExecOk("PRAGMA synchronous=OFF");
   FailingInsert(a_, [&] { b_.ExecOk("PRAGMA wal_checkpoint"); });
   for (int i = 0; i < 2; i++) {
@@ -213,7 +213,7 @@ TEST_P(LogTest, DISABLED_ACheckpointWithoutASyncUnderAPendingCommit) {
 
 // The log is empty when the database is opened. A connection that has not restarted the log itself
 // then chooses new salts (wal.c: sqlite3WalFrames(), nCkpt), unlike those in the wal-index.
-TEST_P(LogTest, DISABLED_TheFirstCommitAfterOpeningFails) {
+TEST_P(LogTest, TheFirstCommitAfterOpeningFails) {
   for (Db* db : {&a_, &b_, &c_, &observer_}) db->Close();
   for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
   storage_.FailSyncs(FileKind::kWal, 2, 1);  // the first one is that of the header
@@ -222,7 +222,7 @@ TEST_P(LogTest, DISABLED_TheFirstCommitAfterOpeningFails) {
   ExpectWorkGoesOn();
 }
 
-TEST_P(LogTest, DISABLED_TheFirstCommitAfterAnotherConnectionHasTruncatedTheLogFails) {
+TEST_P(LogTest, TheFirstCommitAfterAnotherConnectionHasTruncatedTheLogFails) {
   EXPECT_EQ(a_.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 0);
   Db late = Open();
   storage_.FailSyncs(FileKind::kWal, 2, 1);

@@ -219,8 +219,7 @@ INSTANTIATE_TEST_SUITE_P(Calls, NthCallTest,
                                             ::testing::ValuesIn(kFaults)),
                          NameOf);
 
-// See LogTest.DISABLED_TheFirstCommitAfterOpeningFails.
-INSTANTIATE_TEST_SUITE_P(DISABLED_Syncs, NthCallTest,
+INSTANTIATE_TEST_SUITE_P(Syncs, NthCallTest,
                          ::testing::Combine(::testing::ValuesIn(kSettings),
                                             ::testing::Values(kFailedSync)),
                          NameOf);

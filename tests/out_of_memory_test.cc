@@ -253,8 +253,7 @@ INSTANTIATE_TEST_SUITE_P(Calls, OutOfMemoryTest,
                                            Case{"ShimForGood", &of_shim, "unix", true}),
                          NameOf);
 
-// See LogTest.DISABLED_TheFirstCommitAfterOpeningFails.
-INSTANTIATE_TEST_SUITE_P(DISABLED_BesideFailedSyncs, OutOfMemoryTest,
+INSTANTIATE_TEST_SUITE_P(BesideFailedSyncs, OutOfMemoryTest,
                          ::testing::Values(Case{"SqliteOnce", &of_sqlite, "store", false, 5},
                                            Case{"ShimOnce", &of_shim, "unix", false, 5},
                                            Case{"ShimForGood", &of_shim, "unix", true, 5}),
