@@ -1,0 +1,65 @@
+// Plan: what a run of the laboratory does, drawn from a seed.
+#ifndef GROUPCOMMIT_TESTS_LABORATORY_PLAN_H_
+#define GROUPCOMMIT_TESTS_LABORATORY_PLAN_H_
+
+#include <cstdint>
+#include <string>
+
+#include "laboratory/record.h"
+
+namespace groupcommit::testing {
+
+// What a run has most of.
+enum class Flavour {
+  kPlain,      // one process, every writer synchronous=FULL or EXTRA, or nearly so
+  kMixed,      // all levels of `synchronous`
+  kFailures,   // syncs fail
+  kReopening,  // all close, and open again
+  kAttached,   // two databases
+  kProcesses,  // two or three, one of them perhaps without the shim
+  kCrowd,      // many writers
+  kLarge,      // pages of up to 64 kB, transactions that spill
+};
+inline constexpr int kFlavours = 8;
+const char* NameOf(Flavour flavour);
+
+struct Plan {
+  uint64_t seed;
+  Flavour flavour;
+
+  int page_size = 4096;
+  int pad_rows = 40;  // of `pad`, of about a page each
+  int writers = 4;    // connections that write, of all processes
+  int commits = 100;  // attempts of all writers
+  int phases = 1;     // at the end of each, all close
+  int databases = 1;  // 2: one is attached to the other
+  int shim_processes = 1;
+  int stock_processes = 0;
+  bool off = false;     // some have synchronous=OFF; then nothing is checkpointed
+  bool normal = false;  // some have synchronous=NORMAL
+  int autocheckpoint = 20;
+  bool checkpointer = false;  // a connection that checkpoints, in all modes
+  int readers = 1;
+  bool savepoints = false;
+  bool spills = false;  // never together with savepoints: see README.md
+  bool schema_changes = false;
+  bool policy_changes = false;
+  bool polite = false;  // wait for locks by sqlite3_busy_timeout(), not by polling
+  int mmap_size = 0;
+  std::string policy = "auto";
+  int sync_micros = 200;
+  int log_failures = 0;  // out of 1000 syncs
+  int database_failures = 0;
+
+  // Are all connections in one process, so that readers see nothing that is not durable?
+  bool one_process() const { return shim_processes + stock_processes == 1; }
+};
+
+Plan DrawPlan(Flavour flavour, uint64_t seed);
+// In a line.
+std::string ToText(const Plan& plan);
+std::string DrawPolicy(Random& random);
+
+}  // namespace groupcommit::testing
+
+#endif  // GROUPCOMMIT_TESTS_LABORATORY_PLAN_H_

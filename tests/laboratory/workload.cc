@@ -1,0 +1,364 @@
+#include "laboratory/workload.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <thread>
+#include <vector>
+
+#include "laboratory/inspect.h"
+#include "laboratory/recorder.h"
+#include "support/sqlite_helpers.h"
+
+namespace groupcommit::testing {
+namespace {
+
+constexpr const char* kSchemas[] = {"main", "two"};
+constexpr int kFull = 2;  // PRAGMA synchronous
+constexpr int kPatienceMillis = 60'000;
+
+// Waits for locks by asking often, so that a run with many connections is short.
+int Poll(void*, int count) {
+  constexpr int kMicros = 100;
+  usleep(kMicros);
+  return count < kPatienceMillis * (1000 / kMicros) ? 1 : 0;
+}
+
+// One of the processes of a run.
+class Process {
+ public:
+  Process(const Plan& plan, const std::string& dir, Record* record, int number)
+      : plan_(plan), dir_(dir), record_(record), number_(number) {}
+
+  void Run() {
+    for (int phase = 0; phase < plan_.phases; phase++) {
+      phase_ = phase;
+      std::vector<std::thread> threads;
+      const int processes = plan_.shim_processes + plan_.stock_processes;
+      for (int i = number_; i < plan_.writers; i += processes) {
+        working_++;
+        threads.emplace_back([this, i] {
+          Writer(this, i).Work();
+          working_--;
+        });
+      }
+      for (int i = 0; plan_.one_process() && i < plan_.readers; i++) {
+        threads.emplace_back([this, i] { Writer(this, plan_.writers + i).ReadWhileOthersWork(); });
+      }
+      if (number_ == 0 && plan_.checkpointer) {
+        threads.emplace_back(
+            [this] { Writer(this, plan_.writers + plan_.readers).CheckpointWhileOthersWork(); });
+      }
+      for (std::thread& thread : threads) thread.join();
+    }
+  }
+
+ private:
+  // One connection, and its thread.
+  class Writer {
+   public:
+    Writer(Process* process, int number)
+        : process_(*process),
+          plan_(process->plan_),
+          record_(process->record_),
+          number_(number),
+          random_(Mix(plan_.seed * 128 + static_cast<uint64_t>(number)) +
+                  static_cast<uint64_t>(process->phase_) * 1'000'000) {}
+
+    void Work() {
+      Open(DrawLevel());
+      const int share = std::max(1, plan_.commits / plan_.writers / plan_.phases);
+      for (int i = 0; i < share; i++) {
+        Attempt(process_.phase_ * share + i + 1);
+        Amuse();
+      }
+    }
+
+    void ReadWhileOthersWork() {
+      Open(kFull);
+      while (process_.working_ > 0) {
+        if (random_.OneIn(8)) {  // a long reader
+          db_.Exec("BEGIN");
+          See();
+          usleep(static_cast<unsigned>(random_.Below(3000)));
+          db_.Exec("COMMIT");
+        }
+        See();
+        if (random_.OneIn(2)) usleep(static_cast<unsigned>(random_.Below(200)));
+      }
+    }
+
+    void CheckpointWhileOthersWork() {
+      Open(kFull);
+      sqlite3_busy_timeout(db_.get(), 20);
+      while (process_.working_ > 0) {
+        Checkpoint();
+        usleep(static_cast<unsigned>(random_.Below(10'000)));
+      }
+    }
+
+   private:
+    // The level of `synchronous` that this writer commits with.
+    int DrawLevel() {
+      const int low = plan_.off ? 0 : plan_.normal ? 1 : kFull;
+      return random_.OneIn(2) ? kFull : random_.Between(low, kFull + 1);
+    }
+
+    void Open(int level) {
+      level_ = level;
+      const bool stock = process_.number_ >= plan_.shim_processes;
+      int rc = db_.Open(process_.dir_ + "/" + kDatabaseFiles[0], stock ? kRecorderVfs : kShimVfs,
+                        SQLITE_OPEN_READWRITE);
+      if (rc == SQLITE_OK) {
+        if (plan_.polite) {
+          db_.SetBusyTimeout(kPatienceMillis);
+        } else {
+          sqlite3_busy_handler(db_.get(), Poll, nullptr);
+        }
+        if (plan_.databases == 2) {
+          rc = db_.Exec("ATTACH '" + process_.dir_ + "/" + kDatabaseFiles[1] + "' AS two");
+        }
+      }
+      // A cache that is small enough to spill, or one that never does.
+      const bool spills = plan_.spills && number_ % 2 == 0;
+      for (int i = 0; i < plan_.databases && rc == SQLITE_OK; i++) {
+        const std::string pragma = std::string(";PRAGMA ") + kSchemas[i] + ".";
+        rc = db_.Exec(pragma + "synchronous=" + std::to_string(level) + pragma + "cache_size=" +
+                      (spills ? "5" : "10000") + pragma + "cache_spill=" + (spills ? "1" : "0") +
+                      pragma + "mmap_size=" + std::to_string(plan_.mmap_size));
+      }
+      if (rc == SQLITE_OK) {
+        sqlite3_wal_autocheckpoint(db_.get(), plan_.autocheckpoint);
+        if (plan_.off || random_.OneIn(4)) {
+          sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+        }
+        if (!stock && number_ == 0) SetPolicy(plan_.policy);
+      }
+      Expect(rc, "open");
+    }
+
+    void SetPolicy(const std::string& policy) {
+      for (int i = 0; i < plan_.databases; i++) {
+        Expect(
+            db_.Exec(std::string("PRAGMA ") + kSchemas[i] + ".groupcommit_policy='" + policy + "'"),
+            "policy");
+      }
+    }
+
+    // A disk that fails may show in any call; nothing else may go wrong.
+    void Expect(int rc, const std::string& what) {
+      if (rc == SQLITE_OK) return;
+      const int kind = rc & 0xff;
+      const bool faulty = plan_.log_failures + plan_.database_failures > 0;
+      if (faulty && (kind == SQLITE_IOERR || kind == SQLITE_BUSY)) return;
+      record_->Mistake(what + ": " + std::to_string(rc) + " " + db_.Error());
+    }
+
+    // ---- Commits ----
+
+    void Attempt(int n) {
+      const CommitId id = IdOf(number_ + 1, n);
+      const int which = plan_.databases == 1 ? 0 : random_.Below(3);  // 2: both
+      std::vector<int> databases;
+      for (int i = 0; i < plan_.databases; i++) {
+        if (which == i || which == 2) databases.push_back(i);
+      }
+      std::vector<std::string> statements;
+      for (const int i : databases) AddChanges(id, kSchemas[i], &statements);
+      const bool alone = statements.size() == 1 && random_.OneIn(2);
+      const bool undo = !alone && random_.OneIn(10);
+      if (!alone) {
+        statements.insert(statements.begin(),
+                          which == 2 || random_.OneIn(2) ? "BEGIN IMMEDIATE" : "BEGIN");
+        statements.push_back(undo ? "ROLLBACK" : "COMMIT");
+      }
+      int rc = SQLITE_OK;
+      size_t done = 0;
+      while (done < statements.size() && rc == SQLITE_OK) rc = db_.Exec(statements[done++]);
+      Expect(rc, statements[done - 1]);
+      if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
+
+      const bool committed = rc == SQLITE_OK && !undo;
+      // Of two databases, SQLite commits to one and then to the other.
+      const bool half = !committed && which == 2 && done == statements.size() && !undo;
+      if (half) return;
+      for (const int i : databases) {
+        record_->Append(committed ? Event::kAcknowledged : Event::kGone, static_cast<uint32_t>(i),
+                        id, level_ >= kFull);
+      }
+    }
+
+    void AddChanges(CommitId id, const std::string& schema, std::vector<std::string>* statements) {
+      const auto add = [&](const std::string& sql) { statements->push_back(sql); };
+      const std::string t = schema + ".t";
+      const std::string seq = "(SELECT max(seq) FROM " + t + ")";
+      const int parts = random_.OneIn(2) ? 0 : random_.Between(1, 4);
+      int low = 1;
+      int high = 0;
+      if (random_.OneIn(6)) {
+        high = plan_.pad_rows;
+      } else if (random_.OneIn(2)) {
+        low = random_.Between(1, plan_.pad_rows);
+        high = std::min(plan_.pad_rows, low + random_.Below(3));
+      }
+      int side = 0;
+      if (plan_.schema_changes && random_.OneIn(3)) {
+        side = random_.Between(1, kSides) * (random_.OneIn(3) ? -1 : 1);
+      }
+      add("INSERT INTO " + t + " SELECT ifnull(max(seq),0)+1," + std::to_string(id) + "," +
+          std::to_string(parts) + "," + std::to_string(low) + "," + std::to_string(high) + "," +
+          std::to_string(side) + "," + std::to_string(level_) + "," +
+          std::to_string(process_.phase_) + ",randomblob(" + std::to_string(random_.Below(60)) +
+          ") FROM " + t);
+      for (int i = 0; i < parts; i++) {
+        add("INSERT INTO " + schema + ".part VALUES(" + seq + "," + std::to_string(i) +
+            ",randomblob(" + std::to_string(random_.Below(plan_.page_size / 10)) + "))");
+        if (plan_.savepoints && random_.OneIn(6)) AddUndone(schema, statements);
+      }
+      if (high >= low) {
+        add("UPDATE " + schema + ".pad SET stamp=" + seq + ",filler=randomblob(" +
+            std::to_string(plan_.page_size * 6 / 10) + ") WHERE k BETWEEN " + std::to_string(low) +
+            " AND " + std::to_string(high));
+      }
+      const std::string name = schema + ".side" + std::to_string(std::abs(side));
+      if (side > 0) add("CREATE TABLE IF NOT EXISTS " + name + "(seq)");
+      if (side > 0) add("INSERT INTO " + name + " VALUES(" + seq + ")");
+      if (side < 0) add("DROP TABLE IF EXISTS " + name);
+    }
+
+    void AddUndone(const std::string& schema, std::vector<std::string>* statements) {
+      statements->push_back("SAVEPOINT s");
+      statements->push_back("INSERT INTO " + schema + ".part VALUES(-1,-1,randomblob(600))");
+      statements->push_back("UPDATE " + schema + ".pad SET stamp=-1 WHERE k<4");
+      statements->push_back("ROLLBACK TO s");
+      statements->push_back("RELEASE s");
+    }
+
+    // ---- Everything else ----
+
+    // What connections do between commits.
+    void Amuse() {
+      const bool reads = plan_.one_process();
+      switch (random_.Below(32)) {
+        case 0:
+          if (!plan_.off) Checkpoint();
+          break;
+        case 1:
+          Open(DrawLevel());
+          break;
+        case 2:
+          if (plan_.policy_changes && process_.number_ < plan_.shim_processes) {
+            SetPolicy(DrawPolicy(random_));
+          }
+          break;
+        case 3:
+        case 4:
+        case 5:
+          // Pages that were read under the write lock stay in the cache.
+          Expect(db_.Exec("BEGIN IMMEDIATE; SELECT count(*), max(id) FROM t; ROLLBACK"), "read");
+          if (reads) See();
+          break;
+        case 6:
+        case 7:
+          Expect(db_.Exec("UPDATE t SET id=0 WHERE seq=-1"), "update of nothing");
+          if (reads) See();
+          break;
+        case 8:
+        case 9:
+        case 10:
+          if (reads) See();
+          break;
+        case 11:
+          usleep(static_cast<unsigned>(random_.Below(1000)));
+          break;
+        default:
+          break;
+      }
+    }
+
+    void Checkpoint() {
+      if (plan_.off) return;
+      const int mode = random_.Below(4);
+      const int rc = sqlite3_wal_checkpoint_v2(db_.get(), nullptr, mode, nullptr, nullptr);
+      if ((rc & 0xff) != SQLITE_BUSY && (rc & 0xff) != SQLITE_LOCKED) Expect(rc, "checkpoint");
+    }
+
+    // Reads the newest commit of which we know that it asked for durability, or that this process
+    // found when it opened the database, and tells the record: it must not get lost any more.
+    void See() {
+      for (int i = 0; i < plan_.databases; i++) {
+        const std::string sql = std::string("SELECT id FROM ") + kSchemas[i] +
+                                ".t WHERE level>=" + std::to_string(kFull) + " OR phase<" +
+                                std::to_string(process_.phase_) + " ORDER BY seq DESC LIMIT 1";
+        CommitId id = 0;
+        const auto take = [](void* out, int, char** values, char**) {
+          *static_cast<CommitId*>(out) = std::atoll(values[0]);
+          return 0;
+        };
+        const int rc = sqlite3_exec(db_.get(), sql.c_str(), take, &id, nullptr);
+        Expect(rc, "read");
+        if (rc == SQLITE_OK && id != 0) {
+          record_->Append(Event::kSeen, static_cast<uint32_t>(i), id);
+        }
+      }
+    }
+
+    Process& process_;
+    const Plan& plan_;
+    Record* const record_;
+    const int number_;
+    Random random_;
+    int level_ = kFull;
+    Db db_;
+  };
+
+  const Plan& plan_;
+  const std::string dir_;
+  Record* const record_;
+  const int number_;
+  int phase_ = 0;
+  std::atomic<int> working_{0};
+};
+
+void MakeDatabase(const Plan& plan, const std::string& path) {
+  Db db(path, "unix");
+  db.ExecOk("PRAGMA page_size=" + std::to_string(plan.page_size) +
+            "; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; BEGIN;" + kTables +
+            ";WITH n(k) AS (SELECT 1 UNION ALL SELECT k+1 FROM n WHERE k<" +
+            std::to_string(plan.pad_rows) + ") INSERT INTO pad SELECT k,0,randomblob(" +
+            std::to_string(plan.page_size * 6 / 10) + ") FROM n; COMMIT");
+}
+
+}  // namespace
+
+void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
+  for (int i = 0; i < plan.databases; i++) MakeDatabase(plan, dir + "/" + kDatabaseFiles[i]);
+  record->Reset(plan.seed);
+  record->SetSyncMicros(plan.sync_micros);
+  record->SetFailures(plan.log_failures, plan.database_failures);
+
+  std::vector<pid_t> children;
+  const int processes = plan.shim_processes + plan.stock_processes;
+  std::fflush(nullptr);
+  for (int i = 1; i < processes; i++) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(2 * kPatienceMillis / 1000);  // one that hangs must not hang the test
+      Process(plan, dir, record, i).Run();
+      _exit(0);
+    }
+    if (child > 0) children.push_back(child);
+  }
+  Process(plan, dir, record, 0).Run();
+  for (const pid_t child : children) {
+    int status = 0;
+    if (waitpid(child, &status, 0) != child || status != 0) {
+      record->Mistake("a process ended with status " + std::to_string(status));
+    }
+  }
+}
+
+}  // namespace groupcommit::testing

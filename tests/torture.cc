@@ -1,0 +1,139 @@
+// torture: the crash laboratory for as long as it is told to run, or one seed of it again.
+//
+//   torture --seconds 600                    random seeds, until the first failure
+//   torture --flavour failures --seed 7 --repeat 50
+//   torture --record FILE --state POINT,SURVIVORS,SEED --out DIR
+//
+// Exit status: 0 nothing found, 1 a state is wrong, 2 it cannot be run.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "laboratory/laboratory.h"
+
+namespace groupcommit::testing {
+namespace {
+
+struct Options {
+  std::optional<Flavour> flavour;  // all of them, in turns
+  uint64_t seed =
+      static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+  int64_t runs = std::numeric_limits<int64_t>::max();
+  int64_t states = std::numeric_limits<int64_t>::max();
+  double seconds = std::numeric_limits<double>::max();
+  bool same_seed = false;
+  int states_per_run = 50;
+  std::string record;
+  Cut cut;
+  std::string out;
+  std::string dir = ".";
+};
+
+bool ParseFlavour(const char* name, Options* options) {
+  for (int i = 0; i < kFlavours; i++) {
+    if (std::strcmp(name, NameOf(static_cast<Flavour>(i))) == 0) {
+      options->flavour = static_cast<Flavour>(i);
+    }
+  }
+  return options->flavour.has_value();
+}
+
+bool ParseCut(const char* text, Cut* cut) {
+  int survivors = -1;
+  long long point = 0;
+  unsigned long long seed = 0;
+  if (std::sscanf(text, "%lld,%d,%llu", &point, &survivors, &seed) != 3) return false;
+  *cut = {point, static_cast<Survivors>(survivors), seed};
+  return survivors >= 0 && survivors < kSurvivorKinds;
+}
+
+bool Parse(int argc, char** argv, Options* options) {
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    const char* value = argv[i + 1];
+    if (name == "--seconds") {
+      options->seconds = std::atof(value);
+    } else if (name == "--seed") {
+      options->seed = std::strtoull(value, nullptr, 10);
+    } else if (name == "--runs") {
+      options->runs = std::atoll(value);
+    } else if (name == "--repeat") {
+      options->runs = std::atoll(value);
+      options->same_seed = true;
+    } else if (name == "--states") {
+      options->states = std::atoll(value);
+    } else if (name == "--states-per-run") {
+      options->states_per_run = std::atoi(value);
+    } else if (name == "--flavour") {
+      if (!ParseFlavour(value, options)) return false;
+    } else if (name == "--record") {
+      options->record = value;
+    } else if (name == "--state") {
+      if (!ParseCut(value, &options->cut)) return false;
+    } else if (name == "--out") {
+      options->out = value;
+    } else if (name == "--dir") {
+      options->dir = value;
+    } else {
+      return false;
+    }
+  }
+  return argc % 2 == 1;
+}
+
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+int Torture(const Options& options) {
+  Laboratory laboratory;
+  laboratory.SetFailureDir(options.dir);
+  if (!options.record.empty()) {
+    const bool good = laboratory.Again(options.record, options.cut, options.out);
+    std::fputs(good ? "laboratory: nothing is wrong with it\n" : laboratory.explains().c_str(),
+               stdout);
+    return good ? 0 : 1;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  constexpr double kProgressSeconds = 5;
+  double told = 0;
+  uint64_t seed = options.seed;
+  bool good = true;
+  const auto tell = [&] {
+    told = SecondsSince(start);
+    std::printf(
+        "%.0f s: %lld runs, %lld states, %.0f states/s, seed %llu\n", told,
+        static_cast<long long>(laboratory.runs()), static_cast<long long>(laboratory.states()),
+        static_cast<double>(laboratory.states()) / told, static_cast<unsigned long long>(seed));
+    std::fflush(stdout);
+  };
+  while (good && laboratory.runs() < options.runs && laboratory.states() < options.states &&
+         SecondsSince(start) < options.seconds) {
+    seed = options.seed + (options.same_seed ? 0 : static_cast<uint64_t>(laboratory.runs()));
+    const Flavour flavour = options.flavour.value_or(static_cast<Flavour>(seed % kFlavours));
+    good = laboratory.Run(flavour, seed, options.states_per_run);
+    if (SecondsSince(start) - told >= kProgressSeconds) tell();
+  }
+  tell();
+  if (!good) std::fputs(laboratory.explains().c_str(), stdout);
+  return good ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
+
+int main(int argc, char** argv) {
+  groupcommit::testing::Options options;
+  if (!groupcommit::testing::Parse(argc, argv, &options)) {
+    std::fprintf(stderr,
+                 "usage: torture [--seconds N] [--states N] [--runs N | --repeat N] [--seed N]\n"
+                 "               [--flavour NAME] [--states-per-run N] [--dir DIR]\n"
+                 "       torture --record FILE --state POINT,SURVIVORS,SEED [--out DIR]\n");
+    return 2;
+  }
+  return groupcommit::testing::Torture(options);
+}
