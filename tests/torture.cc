@@ -26,6 +26,7 @@ struct Options {
   int64_t states = std::numeric_limits<int64_t>::max();
   double seconds = std::numeric_limits<double>::max();
   bool same_seed = false;
+  bool stock = false;
   int states_per_run = 50;
   std::string record;
   Cut cut;
@@ -76,6 +77,8 @@ bool Parse(int argc, char** argv, Options* options) {
       if (!ParseCut(value, &options->cut)) return false;
     } else if (name == "--out") {
       options->out = value;
+    } else if (name == "--stock") {
+      options->stock = std::atoi(value) != 0;
     } else if (name == "--dir") {
       options->dir = value;
     } else {
@@ -92,6 +95,7 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 int Torture(const Options& options) {
   Laboratory laboratory;
   laboratory.SetFailureDir(options.dir);
+  laboratory.SetStock(options.stock);
   if (!options.record.empty()) {
     const bool good = laboratory.Again(options.record, options.cut, options.out);
     std::fputs(good ? "laboratory: nothing is wrong with it\n" : laboratory.explains().c_str(),
@@ -131,7 +135,7 @@ int main(int argc, char** argv) {
   if (!groupcommit::testing::Parse(argc, argv, &options)) {
     std::fprintf(stderr,
                  "usage: torture [--seconds N] [--states N] [--runs N | --repeat N] [--seed N]\n"
-                 "               [--flavour NAME] [--states-per-run N] [--dir DIR]\n"
+                 "               [--flavour NAME] [--states-per-run N] [--dir DIR] [--stock 1]\n"
                  "       torture --record FILE --state POINT,SURVIVORS,SEED [--out DIR]\n");
     return 2;
   }

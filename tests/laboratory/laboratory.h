@@ -20,6 +20,9 @@ class Laboratory {
   // if it is not set.
   void SetFailureDir(const std::string& dir) { failure_dir_ = dir; }
 
+  // Without the shim: what SQLite itself does not stand up to is no fault of ours.
+  void SetStock(bool stock) { stock_ = stock; }
+
   // Runs the plan of the seed, and tries `states` states. Returns false and explains() if one is
   // wrong.
   bool Run(Flavour flavour, uint64_t seed, int states);
@@ -41,6 +44,7 @@ class Laboratory {
 
   Record record_;
   std::string failure_dir_ = ".";
+  bool stock_ = false;
   std::string explains_;
   int64_t states_ = 0;
   int64_t runs_ = 0;

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "groupcommit.h"
 #include "laboratory/inspect.h"
 #include "laboratory/recorder.h"
 #include "support/sqlite_helpers.h"
@@ -65,6 +66,7 @@ class Process {
           plan_(process->plan_),
           record_(process->record_),
           number_(number),
+          stock_(process->number_ >= plan_.shim_processes),
           random_(Mix(plan_.seed * 128 + static_cast<uint64_t>(number)) +
                   static_cast<uint64_t>(process->phase_) * 1'000'000) {}
 
@@ -109,8 +111,7 @@ class Process {
 
     void Open(int level) {
       level_ = level;
-      const bool stock = process_.number_ >= plan_.shim_processes;
-      int rc = db_.Open(process_.dir_ + "/" + kDatabaseFiles[0], stock ? kRecorderVfs : kShimVfs,
+      int rc = db_.Open(process_.dir_ + "/" + kDatabaseFiles[0], stock_ ? kRecorderVfs : kShimVfs,
                         SQLITE_OPEN_READWRITE);
       if (rc == SQLITE_OK) {
         if (plan_.polite) {
@@ -135,7 +136,7 @@ class Process {
         if (plan_.off || random_.OneIn(4)) {
           sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
         }
-        if (!stock && number_ == 0) SetPolicy(plan_.policy);
+        if (!stock_ && number_ == 0) SetPolicy(plan_.policy);
       }
       Expect(rc, "open");
     }
@@ -182,13 +183,20 @@ class Process {
       if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
 
       const bool committed = rc == SQLITE_OK && !undo;
-      // Of two databases, SQLite commits to one and then to the other.
-      const bool half = !committed && which == 2 && done == statements.size() && !undo;
-      if (half) return;
+      // Of two databases, SQLite commits to one and then to the other. And a commit whose sync has
+      // failed may still come to light after a power cut, until the log is repaired.
+      const bool in_commit = !committed && !undo && done == statements.size();
+      if (in_commit && (which == 2 || stock_ || IsFenced(databases[0]))) return;
       for (const int i : databases) {
         record_->Append(committed ? Event::kAcknowledged : Event::kGone, static_cast<uint32_t>(i),
                         id, level_ >= kFull);
       }
+    }
+
+    bool IsFenced(int database) {
+      groupcommit_statistics stats{};
+      groupcommit_stats(db_.get(), kSchemas[database], &stats, sizeof(stats));
+      return stats.fenced != 0;
     }
 
     void AddChanges(CommitId id, const std::string& schema, std::vector<std::string>* statements) {
@@ -250,7 +258,7 @@ class Process {
           Open(DrawLevel());
           break;
         case 2:
-          if (plan_.policy_changes && process_.number_ < plan_.shim_processes) {
+          if (plan_.policy_changes && !stock_) {
             SetPolicy(DrawPolicy(random_));
           }
           break;
@@ -310,6 +318,7 @@ class Process {
     const Plan& plan_;
     Record* const record_;
     const int number_;
+    const bool stock_;
     Random random_;
     int level_ = kFull;
     Db db_;
