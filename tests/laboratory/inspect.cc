@@ -118,7 +118,12 @@ std::string CheckSides(sqlite3* db, const Expected& expected) {
   return "";
 }
 
-std::string CheckKnowledge(const Expected& expected, const Knowledge& known) {
+std::string CheckKnowledge(const Expected& expected, const Knowledge& known, bool power_cut) {
+  for (const CommitId id : known.without_sync) {
+    if (!power_cut && expected.ids.count(id) == 0) {
+      return "commit " + Name(id) + " was acknowledged and is lost without a power cut";
+    }
+  }
   for (const CommitId id : known.acknowledged) {
     if (expected.ids.count(id) == 0) return "commit " + Name(id) + " was acknowledged and is lost";
   }
@@ -133,13 +138,13 @@ std::string CheckKnowledge(const Expected& expected, const Knowledge& known) {
 
 }  // namespace
 
-std::string Inspect(sqlite3* db, const Knowledge& known) {
+std::string Inspect(sqlite3* db, const Knowledge& known, bool power_cut) {
   Query integrity(db, "PRAGMA integrity_check");
   if (!integrity.Next()) return integrity.error();
   if (integrity.Text(0) != "ok") return "integrity_check: " + integrity.Text(0);
   Expected expected;
   std::string wrong = ReadCommits(db, &expected);
-  if (wrong.empty()) wrong = CheckKnowledge(expected, known);
+  if (wrong.empty()) wrong = CheckKnowledge(expected, known, power_cut);
   if (wrong.empty()) wrong = CheckParts(db, expected);
   if (wrong.empty()) wrong = CheckPad(db, expected);
   if (wrong.empty()) wrong = CheckSides(db, expected);

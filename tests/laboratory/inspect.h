@@ -22,8 +22,9 @@ inline constexpr char kTables[] =
     "CREATE TABLE pad(k INTEGER PRIMARY KEY, stamp, filler)";
 inline constexpr int kSides = 3;
 
-// Returns what is wrong, or "". `db` has the state open, and sees nothing else.
-std::string Inspect(sqlite3* db, const Knowledge& known);
+// Returns what is wrong, or "". `db` has the state open, and sees nothing else. `power_cut`: else
+// commits without a sync have to be there as well.
+std::string Inspect(sqlite3* db, const Knowledge& known, bool power_cut);
 
 }  // namespace groupcommit::testing
 

@@ -125,14 +125,19 @@ bool Laboratory::Run(Flavour flavour, uint64_t seed, int states) {
   return true;
 }
 
+// Or is it what the machine itself sees at the end?
+bool Laboratory::IsPowerCut(const Cut& cut) const {
+  return cut.survivors != Survivors::kAll || cut.point < record_.count();
+}
+
 std::string Laboratory::TryState(const Replay& replay, const Cut& cut, int databases) {
   const std::map<std::string, Bytes> disk = replay.Disk(cut.survivors, cut.seed);
   const bool real = states_++ % kRealFilesEvery == 0;
-  return real ? LookAtFiles(disk, replay, databases) : LookAt(disk, replay, databases);
+  return real ? LookAtFiles(disk, replay, cut, databases) : LookAt(disk, replay, cut, databases);
 }
 
 std::string Laboratory::LookAt(const std::map<std::string, Bytes>& disk, const Replay& replay,
-                               int databases) {
+                               const Cut& cut, int databases) {
   std::map<std::string, Bytes> files;
   for (const auto& [path, bytes] : disk) files["/" + BaseName(path)] = bytes;
   SetMemoryFiles(&files);
@@ -142,7 +147,7 @@ std::string Laboratory::LookAt(const std::map<std::string, Bytes>& disk, const R
     if (files.count(path) == 0) continue;  // not opened yet
     const Connection db = OpenState(path, kMemoryVfs);
     sqlite3_exec(db.get(), "PRAGMA locking_mode=EXCLUSIVE", nullptr, nullptr, nullptr);
-    wrong = Inspect(db.get(), replay.knowledge(i));
+    wrong = Inspect(db.get(), replay.knowledge(i), IsPowerCut(cut));
     if (!wrong.empty()) wrong = std::string(kDatabaseFiles[i]) + ": " + wrong;
   }
   SetMemoryFiles(nullptr);
@@ -150,13 +155,13 @@ std::string Laboratory::LookAt(const std::map<std::string, Bytes>& disk, const R
 }
 
 std::string Laboratory::LookAtFiles(const std::map<std::string, Bytes>& disk, const Replay& replay,
-                                    int databases) {
+                                    const Cut& cut, int databases) {
   const TempDir dir;
   WriteFiles(disk, dir.path());
   for (int i = 0; i < databases; i++) {
     if (!std::filesystem::exists(dir.File(kDatabaseFiles[i]))) continue;
     const Connection db = OpenState(dir.File(kDatabaseFiles[i]), "unix");
-    const std::string wrong = Inspect(db.get(), replay.knowledge(i));
+    const std::string wrong = Inspect(db.get(), replay.knowledge(i), IsPowerCut(cut));
     if (!wrong.empty()) return std::string(kDatabaseFiles[i]) + ": " + wrong;
   }
   return "";

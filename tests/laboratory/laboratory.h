@@ -37,9 +37,11 @@ class Laboratory {
 
  private:
   std::string TryState(const Replay& replay, const Cut& cut, int databases);
-  std::string LookAt(const std::map<std::string, Bytes>& disk, const Replay& replay, int databases);
+  bool IsPowerCut(const Cut& cut) const;
+  std::string LookAt(const std::map<std::string, Bytes>& disk, const Replay& replay, const Cut& cut,
+                     int databases);
   std::string LookAtFiles(const std::map<std::string, Bytes>& disk, const Replay& replay,
-                          int databases);
+                          const Cut& cut, int databases);
   void Explain(const Plan& plan, const std::string& wrong, const Replay* replay, const Cut& cut);
 
   Record record_;

@@ -52,7 +52,6 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       break;
     case Flavour::kFailures:
       plan.log_failures = random.Between(10, 150);
-      plan.database_failures = random.OneIn(2) ? random.Between(0, 100) : 0;
       plan.normal = random.OneIn(3);
       plan.schema_changes = random.OneIn(2);
       break;
@@ -64,6 +63,7 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       plan.databases = 2;
       plan.normal = random.OneIn(4);
       plan.pad_rows = random.Between(4, 16);
+      plan.log_failures = random.OneIn(3) ? random.Between(10, 50) : 0;
       break;
     case Flavour::kProcesses:
       plan.stock_processes = random.OneIn(3) ? 0 : 1;
@@ -105,7 +105,7 @@ std::string ToText(const Plan& plan) {
       << (plan.savepoints ? ", savepoints" : "") << (plan.spills ? ", spills" : "")
       << (plan.schema_changes ? ", schema changes" : "") << (plan.polite ? ", busy timeout" : "")
       << (plan.mmap_size > 0 ? ", mmap" : "") << ", syncs up to " << plan.sync_micros << " us, "
-      << plan.log_failures << " and " << plan.database_failures << " of 1000 fail";
+      << plan.log_failures << " of 1000 fail";
   return out.str();
 }
 

@@ -49,7 +49,6 @@ struct Plan {
   std::string policy = "auto";
   int sync_micros = 200;
   int log_failures = 0;  // out of 1000 syncs
-  int database_failures = 0;
 
   // Are all connections in one process, so that readers see nothing that is not durable?
   bool one_process() const { return shim_processes + stock_processes == 1; }

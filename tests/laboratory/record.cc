@@ -53,7 +53,6 @@ struct Record::Shared {
   uint64_t seed;
   int sync_micros;
   int log_failures;
-  int database_failures;
   uint32_t file_count;
   File files[kMaxFiles];
 };
@@ -84,16 +83,13 @@ void Record::Reset(uint64_t seed) {
   shared_->used = 0;
   shared_->count = shared_->syncs = 0;
   shared_->seed = seed;
-  shared_->sync_micros = shared_->log_failures = shared_->database_failures = 0;
+  shared_->sync_micros = shared_->log_failures = 0;
   shared_->file_count = 0;
 }
 
 uint64_t Record::seed() const { return shared_->seed; }
 void Record::SetSyncMicros(int longest) { shared_->sync_micros = longest; }
-void Record::SetFailures(int of_log, int of_database) {
-  shared_->log_failures = of_log;
-  shared_->database_failures = of_database;
-}
+void Record::SetFailures(int of_log) { shared_->log_failures = of_log; }
 int64_t Record::count() const { return shared_->count; }
 
 void Record::Append(Event::Kind kind, uint32_t file, int64_t a, int64_t b, std::string_view data) {
@@ -150,8 +146,7 @@ bool Record::Sync(uint32_t file, bool is_log, uint32_t* errors) {
 
   Random random(Mix(shared_->seed) + static_cast<uint64_t>(number) * 16);
   const int micros = random.Below(shared_->sync_micros + 1);
-  const bool fails =
-      random.Below(1000) < (is_log ? shared_->log_failures : shared_->database_failures);
+  const bool fails = is_log && random.Below(1000) < shared_->log_failures;
   if (micros > 0) std::this_thread::sleep_for(std::chrono::microseconds(micros));
 
   Lock();

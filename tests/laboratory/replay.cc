@@ -63,7 +63,8 @@ void Replay::Apply(const Event& event) {
       EndSync(files_[event.file], event);
       break;
     case Event::kAcknowledged:
-      if (event.b != 0) knowledge_[event.file].acknowledged.insert(event.a);
+      (event.b != 0 ? knowledge_[event.file].acknowledged : knowledge_[event.file].without_sync)
+          .insert(event.a);
       break;
     case Event::kGone:
       knowledge_[event.file].gone.insert(event.a);

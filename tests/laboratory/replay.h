@@ -39,6 +39,8 @@ struct Knowledge {
   std::unordered_set<CommitId> acknowledged;
   std::unordered_set<CommitId> seen;
   std::unordered_set<CommitId> gone;
+  // Acknowledged without having to survive a power cut (synchronous=NORMAL or OFF).
+  std::unordered_set<CommitId> without_sync;
 };
 inline constexpr int kDatabases = 2;
 

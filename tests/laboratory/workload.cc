@@ -153,7 +153,7 @@ class Process {
     void Expect(int rc, const std::string& what) {
       if (rc == SQLITE_OK) return;
       const int kind = rc & 0xff;
-      const bool faulty = plan_.log_failures + plan_.database_failures > 0;
+      const bool faulty = plan_.log_failures > 0;
       if (faulty && (kind == SQLITE_IOERR || kind == SQLITE_BUSY)) return;
       record_->Mistake(what + ": " + std::to_string(rc) + " " + db_.Error());
     }
@@ -347,7 +347,7 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
   for (int i = 0; i < plan.databases; i++) MakeDatabase(plan, dir + "/" + kDatabaseFiles[i]);
   record->Reset(plan.seed);
   record->SetSyncMicros(plan.sync_micros);
-  record->SetFailures(plan.log_failures, plan.database_failures);
+  record->SetFailures(plan.log_failures);
 
   std::vector<pid_t> children;
   const int processes = plan.shim_processes + plan.stock_processes;
