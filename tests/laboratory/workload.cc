@@ -82,12 +82,7 @@ class Process {
     void ReadWhileOthersWork() {
       Open(kFull);
       while (process_.working_ > 0) {
-        if (random_.OneIn(8)) {  // a long reader
-          db_.Exec("BEGIN");
-          See();
-          usleep(static_cast<unsigned>(random_.Below(3000)));
-          db_.Exec("COMMIT");
-        }
+        if (random_.OneIn(4)) HoldSnapshot();
         See();
         if (random_.OneIn(2)) usleep(static_cast<unsigned>(random_.Below(200)));
       }
@@ -246,6 +241,17 @@ class Process {
     }
 
     // ---- Everything else ----
+
+    // Takes a snapshot, pending commits included, and reads what is in it only later and later.
+    void HoldSnapshot() {
+      Expect(db_.Exec("BEGIN; SELECT 1 FROM sqlite_schema"), "snapshot");
+      const int reads = random_.Between(1, 4);
+      for (int i = 0; i < reads; i++) {
+        usleep(static_cast<unsigned>(random_.Below(1000)));
+        See();
+      }
+      if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("COMMIT");
+    }
 
     // What connections do between commits.
     void Amuse() {

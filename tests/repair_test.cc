@@ -1,0 +1,85 @@
+// What the crash laboratory found about repair after a failed sync, as single steps.
+#include <sqlite3.h>
+
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class RepairTest : public ShimTest {
+ protected:
+  // Whatever the sync has failed for: nothing of it is there, and work goes on.
+  void ExpectTakenBack(Db& db, int64_t rows) {
+    EXPECT_EQ(Stats(db).fenced, 0);
+    EXPECT_EQ(db.Int("SELECT count(*) FROM t"), rows);
+    EXPECT_EQ(RowsAfterPowerCut(), rows);
+    db.ExecOk("INSERT INTO t VALUES('after')");
+    EXPECT_EQ(RowsAfterPowerCut(), rows + 1);
+  }
+};
+
+// A connection that has neither restarted nor recovered a log draws new salts when it begins one
+// (wal.c: sqlite3WalFrames(), Wal.nCkpt). Until it has committed they are in the log alone.
+TEST_F(RepairTest, TheFirstCommitOfALogWithSaltsOfItsOwn) {
+  Db a = OpenWithTable();
+  Db b = OpenWal();
+  for (const char* policy : {"on_each_flush", "auto"}) {
+    SCOPED_TRACE(policy);
+    a.ExecOk("PRAGMA groupcommit_policy='" + std::string(policy) + "'");
+    const int64_t rows = b.Int("SELECT count(*) FROM t");
+    a.ExecOk("PRAGMA wal_checkpoint(TRUNCATE)");
+    storage_.FailSyncs(FileKind::kWal, 2, 1);  // the first one is that of the header
+    EXPECT_EQ(b.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+    ExpectTakenBack(b, rows);
+  }
+}
+
+// The wal-index does not know the page size either before the first commit.
+TEST_F(RepairTest, TheFirstCommitAfterOpening) {
+  OpenWithTable();
+  Db a = OpenWal();
+  a.ExecOk("PRAGMA groupcommit_policy='on_each_flush'");
+  storage_.FailSyncs(FileKind::kWal, 2, 1);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  ExpectTakenBack(a, 1);
+}
+
+// A checkpoint that does not reach the end of the log does not sync the database file (wal.c:
+// walCheckpoint()). If the end then comes to it, because commits are taken back, the next writer
+// restarts the log: what the checkpoint has copied must be durable by then.
+TEST_F(RepairTest, ALogThatIsTakenBackToWhereACheckpointStopped) {
+  Db a = OpenWithTable();
+  Db b = OpenWal();
+  Db c = OpenWal();
+  const int64_t rows = c.Int("SELECT count(*) FROM t");
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> checkpoint = ExecAsync(b, "PRAGMA wal_checkpoint");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecAsync(a, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  ExpectTakenBack(c, rows);
+}
+
+// The repair of what an earlier opening of the database left behind is over with the first success.
+TEST_F(RepairTest, AFailureAfterTheOneFromBeforeReopening) {
+  Db a = OpenWithTable();
+  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  storage_.FailSyncs(FileKind::kWal, 1, 100);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  a.Close();
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  a = OpenWal();
+  a.ExecOk("INSERT INTO t VALUES('after')");
+  const int64_t rows = a.Int("SELECT count(*) FROM t");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  ExpectTakenBack(a, rows);
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
