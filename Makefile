@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: all demo test check model fuzz bench install format clean help
+.PHONY: all demo test check model fuzz torture mutations bench install format clean help
 .NOTPARALLEL:
 # "make -j" is for this file only; below it, JOBS says how many jobs there are.
 unexport MAKEFLAGS
@@ -46,6 +46,16 @@ fuzz:
 	@.ci/deps fuzz
 	JOBS=$(JOBS) tests/fuzz/run
 
+torture:
+	@.ci/deps test
+	@$(configure) -DGROUPCOMMIT_TESTS=ON
+	@$(build) --target torture
+	build/tests/torture --seconds $(or $(SECONDS),60) --dir build $(if $(SEED),--seed $(SEED))
+
+mutations:
+	@.ci/deps mutations
+	JOBS=$(JOBS) tests/mutations/run
+
 bench:
 	@.ci/deps bench
 	@$(configure) -DGROUPCOMMIT_BENCH=ON
@@ -69,13 +79,15 @@ help:
 	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.a, the demo, the examples"
 	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
 	@echo "make test      builds and runs all tests"
-	@echo "make check     format, warnings, clang-tidy, model, fuzzing, the tests under ASan, UBSan and TSan"
+	@echo "make check     format, warnings, clang-tidy, model, fuzzing, mutations, the tests under sanitizers"
 	@echo "make model     checks the protocol exhaustively, with spin"
 	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
+	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
+	@echo "make mutations builds faults into the library; the laboratory has to find each of them"
 	@echo "make bench     runs the benchmarks"
 	@echo "make install   the header, the library and the extension to PREFIX ($(PREFIX)); DESTDIR"
 	@echo "make format    applies .clang-format"
 	@echo "make clean     removes build/ and build-*/"
 	@echo
-	@echo "demo, test, check, model, fuzz and bench install missing Debian packages if they may (root, or sudo"
+	@echo "demo, test, check, model, fuzz, torture, mutations and bench install missing Debian packages if they may (root, or sudo"
 	@echo "without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."

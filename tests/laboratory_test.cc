@@ -36,10 +36,11 @@ TEST_P(LaboratoryTest, EveryStateIsOneThatMayBe) {
               static_cast<long long>(laboratory.events() - events));
 }
 
-INSTANTIATE_TEST_SUITE_P(Flavours, LaboratoryTest, ::testing::Range(0, kFlavours),
-                         [](const ::testing::TestParamInfo<int>& info) {
-                           return std::string(NameOf(static_cast<Flavour>(info.param)));
-                         });
+std::string FlavourName(const ::testing::TestParamInfo<int>& flavour) {
+  return NameOf(static_cast<Flavour>(flavour.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(Flavours, LaboratoryTest, ::testing::Range(0, kFlavours), FlavourName);
 
 }  // namespace
 }  // namespace groupcommit::testing

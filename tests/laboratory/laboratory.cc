@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -54,10 +55,14 @@ void WriteFiles(const std::map<std::string, Bytes>& disk, const std::string& dir
 // something, when nothing may be missing.
 std::vector<Cut> DrawCuts(const Record& record, int n, Random& random) {
   std::vector<int64_t> told;
+  std::set<std::pair<uint32_t, CommitId>> seen;
   int64_t point = 0;
   for (const Event* event = record.First(); event != nullptr; event = record.Next(event)) {
     point++;
-    if (event->kind >= Event::kAcknowledged) told.push_back(point);
+    const bool is_news = event->kind == Event::kSeen && seen.insert({event->file, event->a}).second;
+    if (is_news || event->kind == Event::kAcknowledged || event->kind == Event::kGone) {
+      told.push_back(point);
+    }
   }
   std::vector<Cut> cuts;
   for (int i = 0; i < n; i++) {

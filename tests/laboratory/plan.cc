@@ -57,7 +57,8 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       break;
     case Flavour::kReopening:
       plan.phases = random.Between(3, 6);
-      plan.normal = random.OneIn(2);
+      plan.normal = !random.OneIn(4);
+      plan.readers = random.Between(1, 2);
       break;
     case Flavour::kAttached:
       plan.databases = 2;

@@ -37,6 +37,7 @@ class Process {
   void Run() {
     for (int phase = 0; phase < plan_.phases; phase++) {
       phase_ = phase;
+      keeps_log_ = Random(Mix(plan_.seed) + static_cast<uint64_t>(phase)).OneIn(2);
       std::vector<std::thread> threads;
       const int processes = plan_.shim_processes + plan_.stock_processes;
       for (int i = number_; i < plan_.writers; i += processes) {
@@ -73,7 +74,7 @@ class Process {
     void Work() {
       Open(DrawLevel());
       const int share = std::max(1, plan_.commits / plan_.writers / plan_.phases);
-      for (int i = 0; i < share; i++) {
+      for (int i = 0; i < share && is_open_; i++) {
         Attempt(process_.phase_ * share + i + 1);
         Amuse();
       }
@@ -81,7 +82,7 @@ class Process {
 
     void ReadWhileOthersWork() {
       Open(kFull);
-      while (process_.working_ > 0) {
+      while (process_.working_ > 0 && is_open_) {
         if (random_.OneIn(4)) HoldSnapshot();
         See();
         if (random_.OneIn(2)) usleep(static_cast<unsigned>(random_.Below(200)));
@@ -91,7 +92,7 @@ class Process {
     void CheckpointWhileOthersWork() {
       Open(kFull);
       sqlite3_busy_timeout(db_.get(), 20);
-      while (process_.working_ > 0) {
+      while (process_.working_ > 0 && is_open_) {
         Checkpoint();
         usleep(static_cast<unsigned>(random_.Below(10'000)));
       }
@@ -106,6 +107,13 @@ class Process {
 
     void Open(int level) {
       level_ = level;
+      int rc = OpenOnce();
+      for (int i = 0; rc != SQLITE_OK && plan_.log_failures > 0 && i < 20; i++) rc = OpenOnce();
+      is_open_ = rc == SQLITE_OK;
+      Expect(rc, "open");
+    }
+
+    int OpenOnce() {
       int rc = db_.Open(process_.dir_ + "/" + kDatabaseFiles[0], stock_ ? kRecorderVfs : kShimVfs,
                         SQLITE_OPEN_READWRITE);
       if (rc == SQLITE_OK) {
@@ -122,18 +130,18 @@ class Process {
       const bool spills = plan_.spills && number_ % 2 == 0;
       for (int i = 0; i < plan_.databases && rc == SQLITE_OK; i++) {
         const std::string pragma = std::string(";PRAGMA ") + kSchemas[i] + ".";
-        rc = db_.Exec(pragma + "synchronous=" + std::to_string(level) + pragma + "cache_size=" +
+        rc = db_.Exec(pragma + "synchronous=" + std::to_string(level_) + pragma + "cache_size=" +
                       (spills ? "5" : "10000") + pragma + "cache_spill=" + (spills ? "1" : "0") +
                       pragma + "mmap_size=" + std::to_string(plan_.mmap_size));
       }
       if (rc == SQLITE_OK) {
         sqlite3_wal_autocheckpoint(db_.get(), plan_.autocheckpoint);
-        if (plan_.off || random_.OneIn(4)) {
+        if (plan_.off || process_.keeps_log_ || random_.OneIn(4)) {
           sqlite3_db_config(db_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
         }
         if (!stock_ && number_ == 0) SetPolicy(plan_.policy);
       }
-      Expect(rc, "open");
+      return rc;
     }
 
     void SetPolicy(const std::string& policy) {
@@ -208,7 +216,7 @@ class Process {
         high = std::min(plan_.pad_rows, low + random_.Below(3));
       }
       int side = 0;
-      if (plan_.schema_changes && random_.OneIn(3)) {
+      if (plan_.schema_changes && random_.OneIn(plan_.log_failures > 0 ? 1 : 3)) {
         side = random_.Between(1, kSides) * (random_.OneIn(3) ? -1 : 1);
       }
       add("INSERT INTO " + t + " SELECT ifnull(max(seq),0)+1," + std::to_string(id) + "," +
@@ -327,6 +335,7 @@ class Process {
     const bool stock_;
     Random random_;
     int level_ = kFull;
+    bool is_open_ = false;
     Db db_;
   };
 
@@ -335,6 +344,7 @@ class Process {
   Record* const record_;
   const int number_;
   int phase_ = 0;
+  bool keeps_log_ = false;  // nobody copies the log into the database when the phase ends
   std::atomic<int> working_{0};
 };
 
