@@ -182,11 +182,11 @@ void Laboratory::Explain(const Plan& plan, const std::string& wrong, const Repla
   if (replay != nullptr) {
     WriteFiles(replay->Disk(cut.survivors, cut.seed), dir + "/state");
     explains_ += "  its files:       " + dir +
-                 "/state\n  this state again: tests/torture --record " + dir + "/record --state " +
-                 ToText(cut) + " --out DIR\n";
+                 "/state\n  this state again: build/tests/torture --record " + dir +
+                 "/record --state " + ToText(cut) + " --out DIR\n";
   }
-  explains_ += "  the run again:   tests/torture --flavour " + std::string(NameOf(plan.flavour)) +
-               " --seed " + seed + " --repeat 50\n";
+  explains_ += "  the run again:   build/tests/torture --flavour " +
+               std::string(NameOf(plan.flavour)) + " --seed " + seed + " --repeat 50\n";
 }
 
 bool Laboratory::Again(const std::string& record, const Cut& cut, const std::string& out) {

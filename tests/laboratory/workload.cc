@@ -314,7 +314,8 @@ class Process {
       for (int i = 0; i < plan_.databases; i++) {
         const std::string sql = std::string("SELECT id FROM ") + kSchemas[i] +
                                 ".t WHERE level>=" + std::to_string(kFull) + " OR phase<" +
-                                std::to_string(process_.phase_) + " ORDER BY seq DESC LIMIT 1";
+                                std::to_string(stock_ ? 0 : process_.phase_) +
+                                " ORDER BY seq DESC LIMIT 1";
         CommitId id = 0;
         const auto take = [](void* out, int, char** values, char**) {
           *static_cast<CommitId*>(out) = std::atoll(values[0]);
