@@ -136,21 +136,22 @@ bool Laboratory::IsPowerCut(const Cut& cut) const {
 }
 
 std::string Laboratory::TryState(const Replay& replay, const Cut& cut, int databases) {
-  const std::map<std::string, Bytes> disk = replay.Disk(cut.survivors, cut.seed);
+  std::map<std::string, Bytes> disk = replay.Disk(cut.survivors, cut.seed);
   const bool real = states_++ % kRealFilesEvery == 0;
-  return real ? LookAtFiles(disk, replay, cut, databases) : LookAt(disk, replay, cut, databases);
+  return real ? LookAtFiles(disk, replay, cut, databases)
+              : LookAt(std::move(disk), replay, cut, databases);
 }
 
-std::string Laboratory::LookAt(const std::map<std::string, Bytes>& disk, const Replay& replay,
+std::string Laboratory::LookAt(std::map<std::string, Bytes> disk, const Replay& replay,
                                const Cut& cut, int databases) {
-  std::map<std::string, Bytes> files;
-  for (const auto& [path, bytes] : disk) files["/" + BaseName(path)] = bytes;
-  SetMemoryFiles(&files);
+  SetMemoryFiles(&disk);
   std::string wrong;
   for (int i = 0; i < databases && wrong.empty(); i++) {
-    const std::string path = std::string("/") + kDatabaseFiles[i];
-    if (files.count(path) == 0) continue;  // not opened yet
-    const Connection db = OpenState(path, kMemoryVfs);
+    const auto found = std::find_if(disk.begin(), disk.end(), [i](const auto& file) {
+      return BaseName(file.first) == kDatabaseFiles[i];
+    });
+    if (found == disk.end()) continue;  // not opened yet
+    const Connection db = OpenState(found->first, kMemoryVfs);
     sqlite3_exec(db.get(), "PRAGMA locking_mode=EXCLUSIVE", nullptr, nullptr, nullptr);
     wrong = Inspect(db.get(), replay.knowledge(i), IsPowerCut(cut));
     if (!wrong.empty()) wrong = std::string(kDatabaseFiles[i]) + ": " + wrong;
