@@ -93,6 +93,7 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 }
 
 int Torture(const Options& options) {
+  setenv("TMPDIR", options.dir.c_str(), 0);  // where the databases are
   Laboratory laboratory;
   laboratory.SetFailureDir(options.dir);
   laboratory.SetStock(options.stock);
