@@ -2,6 +2,8 @@
 // found.
 #include <sqlite3.h>
 
+#include <array>
+#include <fstream>
 #include <thread>
 #include <tuple>
 
@@ -27,6 +29,30 @@ TEST_F(RollBackTest, ANormalCommitAfterwardsIsNotFailedForTheOldOnes) {
   storage_.FailSyncs(FileKind::kWal, 1, 1);
   EXPECT_EQ(full.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(normal.Exec("INSERT INTO t VALUES('normal')"), SQLITE_OK);
+}
+
+// A reader that has read the header from before a failed commit, and then how far a checkpoint has
+// come, must notice the roll-back: both headers differ (wal.c: walTryBeginRead()).
+TEST_F(RollBackTest, TheHeaderThatIsPutBackIsANewOne) {
+  Db db = OpenWithTable();
+  const auto header = [this] {
+    std::ifstream file(path() + "-shm", std::ios::binary);
+    std::array<uint32_t, 12> words{};
+    file.read(reinterpret_cast<char*>(words.data()), sizeof(words));
+    return words;
+  };
+  const auto before = header();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  const auto after = header();
+  constexpr size_t kChange = 2;
+  constexpr size_t kLastFrame = 4;
+  EXPECT_EQ(after[kLastFrame], before[kLastFrame]);
+  EXPECT_EQ(after[kChange], before[kChange] + 2);
+  // And SQLite takes it for valid, without a recovery.
+  Db other = OpenWal();
+  EXPECT_EQ(other.Int("SELECT count(*) FROM t"), 1);
+  EXPECT_EQ(header(), after);
 }
 
 // A failed sync for which nobody waited: does each handle report the error, and is the next commit

@@ -23,6 +23,7 @@ struct LogCommit {
   int strength = 0;  // what its owner asks of the sync, as bits; opaque here
   bool can_undo = false;  // `before` is known
   LogState before{};      // how the log looked to everybody before the commit; opaque here
+  uint8_t salts[8]{};     // the generation of the log that it was written to; opaque here
 };
 
 class CommitLog {

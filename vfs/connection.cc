@@ -228,6 +228,7 @@ int Connection::DeferSync(int flags) {
   commit.before = before.words();
   commit.header = page1_frame_;
   commit.strength = StrengthOf(flags);
+  std::memcpy(commit.salts, frame_header_.salts, sizeof(commit.salts));
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);
   if (lsn == 0) return kCommitFailed;

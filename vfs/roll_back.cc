@@ -113,11 +113,12 @@ bool Connection::PutBackHeader() {
     if (!database_->IsOurs(tail, now.words())) {
       return refuse("another process has committed on top");
     }
-    const WalIndexHeader before(oldest.before);
-    // The first commit of a log may have drawn new ones (wal.c: sqlite3WalFrames(), Wal.nCkpt).
-    if (before.last_frame() != 0 && std::memcmp(before.salts(), now.salts(), 8) != 0) {
-      return refuse("the log was restarted");
-    }
+    // Its own salts: the header before the first commit of a log may have others (wal.c:
+    // sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
+    if (std::memcmp(oldest.salts, now.salts(), 8) != 0) return refuse("the log was restarted");
+    // With a new change counter. A reader that read this header when it was there first, and then
+    // how far a checkpoint has come, must not find it unchanged (wal.c: walTryBeginRead()).
+    const WalIndexHeader before = WalIndexHeader(oldest.before).WithChange(now.change() + 1);
     if (before.last_frame() > now.last_frame() ||
         before.last_frame() < CheckpointInfo::Load(wal_index_).backfilled) {
       return refuse("a checkpoint has copied failed commits");
@@ -127,6 +128,7 @@ bool Connection::PutBackHeader() {
     // walCheckpoint()). Where it stopped may be the end from now on: what it has copied would be
     // taken for all that there is.
     CheckpointInfo::ForgetBackfill(wal_index_);
+    main_->pMethods->xShmBarrier(main_);
     // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
     before.Store(wal_index_, 1);
     main_->pMethods->xShmBarrier(main_);

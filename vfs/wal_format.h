@@ -19,14 +19,17 @@ inline uint32_t BigEndian32(const uint8_t* bytes) {
          static_cast<uint32_t>(bytes[2]) << 8 | static_cast<uint32_t>(bytes[3]);
 }
 
-// The first eight bytes of a frame header; see wal.c: walEncodeFrame().
+// The first 16 bytes of a frame header; see wal.c: walEncodeFrame().
 struct FrameHeader {
   uint32_t page_number = 0;
   uint32_t database_size = 0;  // pages; non-zero only in the last frame of a commit
+  uint8_t salts[8] = {};       // the generation of the log
 
   static FrameHeader Decode(const void* bytes) {
     const auto* p = static_cast<const uint8_t*>(bytes);
-    return {BigEndian32(p), BigEndian32(p + 4)};
+    FrameHeader header{BigEndian32(p), BigEndian32(p + 4)};
+    std::memcpy(header.salts, p + 8, sizeof(header.salts));
+    return header;
   }
 };
 
@@ -81,6 +84,20 @@ class WalIndexHeader {
 
   // Grows with each commit, whoever makes it.
   uint32_t change() const { return words_[2]; }
+  // The same header, as if there had been so many changes.
+  WalIndexHeader WithChange(uint32_t change) const {
+    WalIndexHeader header = *this;
+    header.words_[2] = change;
+    // wal.c: walIndexWriteHdr(), in the machine's byte order.
+    uint32_t sum[2] = {0, 0};
+    for (size_t i = 0; i < kWords - 2; i += 2) {
+      sum[0] += header.words_[i] + sum[1];
+      sum[1] += header.words_[i + 1] + sum[0];
+    }
+    header.words_[kWords - 2] = sum[0];
+    header.words_[kWords - 1] = sum[1];
+    return header;
+  }
   // In bytes; 0 before the first commit of a new log.
   int page_size() const {
     uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
