@@ -78,6 +78,7 @@ TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
 TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
   FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
   EXPECT_EQ(Stats(observer_).fenced, 1);
+  EXPECT_NE(LogCapture::Take().message.find("until a transaction has ended"), std::string::npos);
   for (Db* db : {&a_, &b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(b_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
   for (Db* db : {&a_, &b_, &c_}) ledger_.ExpectIn(*db);  // ours can read, and see no failed row

@@ -125,6 +125,7 @@ class Connection final : private Coordinator::Log {
   // After a failed sync; see roll_back.cc.
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
+  void SayWhyNotYet();
   bool KeepWriteLock();
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());

@@ -45,7 +45,7 @@ class Fence {
   bool put_back() const REQUIRES(mutex_) { return put_back_; }
   void set_put_back(bool put_back) REQUIRES(mutex_) { put_back_ = put_back; }
 
-  // True the first time: for what should stand in the log once.
+  // True the first time since the last Release(): for what should stand in the log once.
   bool TellOnce() REQUIRES(mutex_) { return !std::exchange(told_, true); }
 
  private:

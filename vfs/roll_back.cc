@@ -31,7 +31,18 @@ int Connection::Fail(int error) {
   while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+  SayWhyNotYet();
   return error;
+}
+
+void Connection::SayWhyNotYet() {
+  MutexLock lock(database_->fence().mutex());
+  if (database_->coordinator().failure() == 0 || !database_->fence().TellOnce()) return;
+  sqlite3_log(
+      SQLITE_IOERR_FSYNC,
+      "groupcommit: after a failed sync nobody may write to %s until a transaction has ended "
+      "that is open, of this process or another one",
+      database_->path().c_str());
 }
 
 // The write lock goes from SQLite to the fence, instead of being released. False if it may be
