@@ -46,6 +46,7 @@ void Fence::ReleaseThrough(sqlite3_file* main) {
   if (write_holder_.load(std::memory_order_relaxed) == main) {
     groupcommit::Release(write_holder_, kWriteIndex);
   }
+  put_back_ = told_ = false;  // from here on the log may change
 }
 
 }  // namespace groupcommit
