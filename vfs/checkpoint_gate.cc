@@ -15,19 +15,20 @@ uint32_t Add(uint32_t frames, uint32_t more) {
 
 }  // namespace
 
-// SQLite checkpoints after every commit from wal_autocheckpoint pages on; the first attempt tells
-// us where that is. To hold n writers up for some syncs costs n times as much as to let one of them
-// try in vain, again and again, so the more there are the later it is due.
-bool CheckpointGate::IsDue(uint32_t frames, uint64_t generation, int writers) {
-  constexpr uint32_t kMany = 32;
+// SQLite tries a checkpoint after every commit from wal_autocheckpoint pages on; the first attempt
+// tells us where that is. While others write it would copy some pages, again and again, and sync
+// the log beside the group; so the next one waits until the log is twice as long, and then for the
+// others.
+CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generation, bool alone) {
   MutexLock lock(mutex_);
   if (generation != generation_ || first_ == 0) {
     generation_ = generation;
     first_ = frames;
-    const uint32_t n = std::min(kMany, static_cast<uint32_t>(std::max(writers, 0)));
-    due_at_ = Add(frames, static_cast<uint32_t>(uint64_t{frames} * n / kMany));
+    due_at_ = Add(frames, frames);
+    return Advice::kAsStock;
   }
-  return frames >= due_at_;
+  if (frames >= due_at_) return Advice::kHoldWriters;
+  return alone ? Advice::kAsStock : Advice::kSkip;
 }
 
 // If the log is not started over after this, somebody reads from it, perhaps for long: holding

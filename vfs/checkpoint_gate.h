@@ -40,9 +40,14 @@ class CheckpointGate {
   std::atomic<int>& writers() { return writers_; }
   std::atomic<int>& log_readers() { return log_readers_; }
 
-  // Should a checkpoint hold writers up that begins with `frames` in the log, while there are so
-  // many `writers`? `generation` names the log. Any thread.
-  bool IsDue(uint32_t frames, uint64_t generation, int writers) EXCLUDES(mutex_);
+  enum class Advice : uint8_t {
+    kAsStock,      // let it run beside the writers
+    kSkip,         // if nobody has asked for it: it would come to nothing
+    kHoldWriters,  // and it will copy everything
+  };
+  // For a checkpoint that begins with `frames` in the log, which `generation` names. `alone` if
+  // nobody writes meanwhile. Any thread.
+  Advice OnBegin(uint32_t frames, uint64_t generation, bool alone) EXCLUDES(mutex_);
 
   // Such a checkpoint has ended, with so many frames in the log. `complete` if it copied all.
   void OnEnd(uint32_t frames, bool complete) EXCLUDES(mutex_);

@@ -38,8 +38,9 @@ WalIndexHeader Connection::Header() const {
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
   const int refused = RefuseAfterFailure(locks, exclusive);
-  if (refused != SQLITE_OK || !exclusive || (locks & kWriteLock) == 0) return refused;
-  return TakeTurn();
+  if (refused != SQLITE_OK || !exclusive) return refused;
+  if (locks == kCheckpointLock) return BeginCheckpoint();
+  return (locks & kWriteLock) != 0 ? TakeTurn() : SQLITE_OK;
 }
 
 // Nobody may build on a log with a hole, or see what is beyond it.
@@ -66,7 +67,10 @@ int Connection::BaseShmLock(int offset, int n, int flags) {
 void Connection::OnLocked(unsigned locks, bool exclusive) {
   (exclusive ? exclusive_ : shared_) |= locks;
   CountIn();
-  if (!exclusive && (locks & kReadLocks) != 0) NoteSnapshot();
+  if (!exclusive && (locks & kReadLocks) != 0) {
+    just_committed_ = false;
+    NoteSnapshot();
+  }
   if (exclusive && locks == kCheckpointLock) CloseGate();
   if (!exclusive || (locks & kWriteLock) == 0) return;
   const WalIndexHeader header = Header();
@@ -96,11 +100,11 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
       if (page1_frame_ != 0) page1_known_ = false;
-    } else if (!deferred_) {
+    } else {
+      just_committed_ = true;
       // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
-      // them.
-      // (Where all is durable, the newest one may be an old one that failed.)
-      commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
+      // them. (Where all is durable, the newest one may be an old one that failed.)
+      if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
     }
     // Nobody may build on a log with a hole: the lock stays with us.
     if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;

@@ -39,6 +39,7 @@ class Connection final : private Coordinator::Log {
   // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
   // the first region of the shared memory or null, `log` the base VFS's log file or null.
   void SetDb(sqlite3** db) { db_ = db; }
+  void OnPragma() { just_committed_ = false; }
   void SetBusyHandler(int (*handler)(void*), void* argument) {
     busy_handler_ = handler;
     busy_argument_ = argument;
@@ -110,6 +111,7 @@ class Connection final : private Coordinator::Log {
   bool IsUpgrade() const;
   void CountIn();
   void CountOut();
+  int BeginCheckpoint();
   void CloseGate();
   void OpenGate();
 
@@ -155,8 +157,10 @@ class Connection final : private Coordinator::Log {
   bool has_turn_ = false;   // the write queue's lock is ours
   bool in_flight_ = false;  // counted in CheckpointGate::writers()
   bool reads_log_ = false;  // counted in CheckpointGate::log_readers()
+  CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
-  int64_t refused_since_ = 0;  // when the write lock was first refused, ns; 0: not waiting for it
+  bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
+  int64_t refused_since_ = 0;    // when the write lock was first refused, ns; 0: not waiting for it
 
   // The write transaction, from OnLocked(WRITE) on.
   uint32_t change_at_lock_ = 0;    // WalIndexHeader::change then: a commit changes it

@@ -97,6 +97,7 @@ int MainFile::FileControl(int op, void* arg) {
       return File::FileControl(op, arg);
     }
     case SQLITE_FCNTL_PRAGMA: {
+      connection_.OnPragma();
       const int rc = RunPragma(&connection_.database(), static_cast<char**>(arg));
       return rc != SQLITE_NOTFOUND ? rc : File::FileControl(op, arg);
     }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "connection.h"
 
@@ -114,17 +115,27 @@ void Connection::CountOut() {
   }
 }
 
-// A checkpoint begins. It reads the header only after this (wal.c: sqlite3WalCheckpoint()).
-void Connection::CloseGate() {
-  if (Holds(kWriteLock) || sole_user_ || database_->coordinator().failure() != 0) return;
+// SQLite asks for the checkpoint lock.
+int Connection::BeginCheckpoint() {
+  checkpoint_ = CheckpointGate::Advice::kAsStock;
+  const bool automatic = std::exchange(just_committed_, false);
+  if (Holds(kWriteLock) || sole_user_ || wal_index_ == nullptr) return SQLITE_OK;
   const WalIndexHeader header = Header();
   uint64_t generation;
   std::memcpy(&generation, header.salts(), sizeof(generation));
   CheckpointGate& gate = database_->gate();
-  WriteQueue& queue = *database_->write_queue();
-  const int others = gate.writers().load(std::memory_order_relaxed) - in_flight_ + queue.waiting();
-  if (!gate.IsDue(header.last_frame(), generation, others)) return;
+  const int others = gate.writers().load(std::memory_order_relaxed) - in_flight_;
+  const bool alone = others == 0 && database_->write_queue()->waiting() == 0;
+  checkpoint_ = gate.OnBegin(header.last_frame(), generation, alone);
+  // main.c: sqlite3WalDefaultHook() does not mind.
+  return automatic && checkpoint_ == CheckpointGate::Advice::kSkip ? SQLITE_BUSY : SQLITE_OK;
+}
 
+// It has the lock, and reads the header only after this (wal.c: sqlite3WalCheckpoint()).
+void Connection::CloseGate() {
+  if (checkpoint_ != CheckpointGate::Advice::kHoldWriters) return;
+  WriteQueue& queue = *database_->write_queue();
+  CheckpointGate& gate = database_->gate();
   Clock& clock = database_->clock();
   const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
   if (queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true)) {
@@ -134,7 +145,7 @@ void Connection::CloseGate() {
     if (gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) return;
     OpenGate();
   } else {
-    gate.OnEnd(header.last_frame(), false);
+    gate.OnEnd(Header().last_frame(), false);
   }
 }
 
