@@ -33,7 +33,7 @@ struct ColumnGroup {
   std::vector<std::string> columns;
 };
 
-using Row = std::vector<std::string>;
+using Cells = std::vector<std::string>;
 
 constexpr size_t kColumnGap = 2;
 constexpr size_t kGroupGap = 3;
@@ -47,14 +47,14 @@ std::string TitleLine(const std::string& title, size_t width) {
 
 // Every column as wide as its widest cell, aligned to the right.
 void PrintTable(std::ostream& out, const std::vector<ColumnGroup>& groups,
-                const std::vector<Row>& rows) {
-  std::vector<Row> lines(1);
+                const std::vector<Cells>& rows) {
+  std::vector<Cells> lines(1);
   for (const ColumnGroup& group : groups) {
     lines[0].insert(lines[0].end(), group.columns.begin(), group.columns.end());
   }
   lines.insert(lines.end(), rows.begin(), rows.end());
   std::vector<size_t> widths(lines[0].size(), 0);
-  for (const Row& line : lines) {
+  for (const Cells& line : lines) {
     for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
   }
 
@@ -72,7 +72,7 @@ void PrintTable(std::ostream& out, const std::vector<ColumnGroup>& groups,
     titles += TitleLine(group.title, width);
   }
   out << titles << '\n';
-  for (const Row& line : lines) {
+  for (const Cells& line : lines) {
     for (size_t i = 0; i < line.size(); ++i) {
       out << std::string(widths[i] - line[i].size(), ' ') << line[i];
     }
@@ -162,8 +162,8 @@ void PrintDisk(std::ostream& out, const SyncLatency& disk) {
 }
 
 void PrintTables(std::ostream& out, const DemoReport& report) {
-  std::vector<Row> rates;
-  std::vector<Row> waits;
+  std::vector<Cells> rates;
+  std::vector<Cells> waits;
   bool any_cut = false;
   const auto longest = [&any_cut](const WorkloadResult& result) {
     any_cut = any_cut || result.max_was_cut;

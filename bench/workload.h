@@ -1,7 +1,7 @@
-// The commit workload: connections that do nothing but commit one small row at a time.
+// The commit workload: connections that do nothing but commit one small transaction at a time.
 //
-// Each connection has a thread of its own and inserts 100-byte rows into a WAL database, one
-// transaction each, waiting for nobody but SQLite. What is measured is COMMIT.
+// Each connection has a thread of its own, waiting for nobody but the engine. What is measured is
+// COMMIT.
 #ifndef GROUPCOMMIT_BENCH_WORKLOAD_H_
 #define GROUPCOMMIT_BENCH_WORKLOAD_H_
 
@@ -14,6 +14,9 @@
 #include <vector>
 
 #include "delay_vfs.h"
+#include "engine.h"
+#include "mix.h"
+#include "verification.h"
 
 namespace groupcommit::bench {
 
@@ -23,11 +26,13 @@ struct WorkloadProgress {
 };
 
 struct WorkloadOptions {
+  EngineFactory engine = NewConnectionEngine;
+  Mix mix = Mix::kInsert;
   std::string path;                  // Absolute; a new database is created there.
   std::string vfs;                   // A registered VFS; empty means the default one.
   std::string uri_parameters;        // For example "flush_policy=group&max_wait_us=500".
   std::string synchronous = "FULL";  // As in PRAGMA synchronous.
-  int connections = 1;               // At least 1.
+  int connections = 1;               // At least 1; how many of them write depends on the mix.
   std::chrono::nanoseconds duration = std::chrono::seconds(2);
   int busy_timeout_ms = 10'000;  // SQLite's own handler: sqlite3_busy_timeout().
 
@@ -51,17 +56,26 @@ struct WorkloadResult {
   // after SQLITE_BUSY counts from its first attempt.
   double p50_us = 0;
   double p99_us = 0;
+  double p999_us = 0;
   double max_us = 0;
   bool max_was_cut = false;  // It was still waiting at the end: it would have been longer.
+
+  // Of the connections that only read.
+  int64_t reads = 0;
+  double read_p50_us = 0;
+  double read_p99_us = 0;
+  double read_max_us = 0;
 
   int64_t least_served = 0;  // Commits of the connection with the fewest.
   int64_t most_served = 0;
   std::optional<double> syncs_per_commit;  // Of the WAL; empty when nobody counted.
+  double cpu_us_per_commit = 0;            // Of the whole process, readers included.
+  double context_switches_per_commit = 0;
   int64_t busy_errors = 0;  // Attempts that ended with SQLITE_BUSY, and were repeated.
   int64_t largest_wal_bytes = 0;
 
-  // Commits acknowledged to each writer, late ones included: writer w has rows 0 to
-  // acknowledged[w] - 1.
+  // Commits acknowledged to each writer, late ones included: writer w has made the transactions 0
+  // to acknowledged[w] - 1.
   std::vector<int64_t> acknowledged;
 
   std::string error;  // The first error but SQLITE_BUSY; empty if there was none.
@@ -78,19 +92,6 @@ struct WorkloadResult {
 // are not counted. Throws std::runtime_error, with SQLite's message, if the database cannot be
 // set up, std::system_error if a thread cannot be started.
 WorkloadResult RunWorkload(const WorkloadOptions& options);
-
-struct Verification {
-  int64_t acknowledged = 0;  // Rows that should be there,
-  int64_t found = 0;         // and rows that are, up to the first problem.
-  std::string problem;       // The first thing that is wrong; empty if nothing is.
-
-  bool ok() const { return problem.empty(); }
-};
-
-// Opens `path` with the default VFS (stock SQLite) and checks that the table holds exactly the
-// acknowledged rows, each with its own content, and that PRAGMA integrity_check says ok. Never
-// throws SQLite's errors: they are the problem.
-Verification VerifyDatabase(const std::string& path, const std::vector<int64_t>& acknowledged);
 
 }  // namespace groupcommit::bench
 

@@ -1,0 +1,96 @@
+#include "writer_queue.h"
+
+#include "sqlite_engine.h"
+
+namespace groupcommit::bench {
+namespace {
+
+class QueuedCommitter final : public Committer {
+ public:
+  QueuedCommitter(WriterQueue* queue, WriterQueue::Place* place) : queue_(queue), place_(place) {}
+
+  int Commit(const Row& row) override { return queue_->Commit(row, place_); }
+  std::string error() const override { return place_->error(); }
+
+ private:
+  WriterQueue* const queue_;
+  WriterQueue::Place* const place_;
+};
+
+class WriterQueueEngine final : public SqliteEngine {
+ public:
+  explicit WriterQueueEngine(const WorkloadOptions& options)
+      : SqliteEngine(options), queue_(options.mix, Connect()) {}
+
+  std::unique_ptr<Committer> NewCommitter(int) override {
+    places_.push_back(std::make_unique<WriterQueue::Place>());
+    return std::make_unique<QueuedCommitter>(&queue_, places_.back().get());
+  }
+
+ private:
+  std::vector<std::unique_ptr<WriterQueue::Place>> places_;
+  WriterQueue queue_;  // Below the places, which it may use to its end.
+};
+
+}  // namespace
+
+WriterQueue::WriterQueue(Mix mix, Connection db)
+    : db_(std::move(db)), transaction_(mix, db_.get()), writer_([this] { Write(); }) {}
+
+WriterQueue::~WriterQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  arrival_.notify_one();
+  writer_.join();
+}
+
+int WriterQueue::Commit(const Row& row, Place* place) {
+  place->row_ = &row;
+  place->result_.store(Place::kWaiting, std::memory_order_relaxed);  // The mutex publishes it.
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    queued_.push_back(place);
+    wake = idle_;
+    idle_ = false;
+  }
+  if (wake) arrival_.notify_one();
+  place->result_.wait(Place::kWaiting, std::memory_order_acquire);
+  return place->result_.load(std::memory_order_acquire);
+}
+
+void WriterQueue::Write() {
+  std::vector<Place*> batch;
+  std::vector<const Row*> rows;
+  while (Take(&batch)) {
+    rows.clear();
+    for (const Place* place : batch) rows.push_back(place->row_);
+    const int rc = transaction_.CommitAll(rows);
+    for (Place* place : batch) {
+      if (rc != SQLITE_OK) place->error_ = transaction_.error();
+      place->result_.store(rc, std::memory_order_release);
+      place->result_.notify_one();
+    }
+  }
+}
+
+// Waits until something is queued, and takes all of it. False at the end.
+bool WriterQueue::Take(std::vector<Place*>* batch) {
+  batch->clear();
+  std::unique_lock lock(mutex_);
+  while (queued_.empty() && !stop_) {
+    idle_ = true;
+    arrival_.wait(lock);
+  }
+  idle_ = false;
+  batch->swap(queued_);
+  return !batch->empty();
+}
+
+std::unique_ptr<Engine> NewWriterQueueEngine(const WorkloadOptions& options) {
+  return std::make_unique<WriterQueueEngine>(options);
+}
+
+}  // namespace groupcommit::bench
