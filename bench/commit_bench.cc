@@ -1,8 +1,6 @@
-// Commits per second: stock SQLite and the policies of groupcommit, on the plain disk and on one
-// whose syncs take longer. Run with --help for Google Benchmark's options, and with
-//
-//   --dir=DIR      where the databases are created; on a disk. Default: the current directory
-//   --seconds=N    length of each run. Default: 1, about six minutes in all
+// Commits per second, and how long they take: stock SQLite, the policies of groupcommit, and what
+// people use instead, on the plain disk and on ones whose syncs take longer. BenchHelp() has the
+// arguments, README.md what the figures mean.
 //
 // Repetitions of all variants are interleaved at random, so that a ratio compares figures from the
 // same minutes. Each result is one run of the commit workload; its counters say more than its time.
@@ -15,26 +13,35 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "bench_options.h"
 #include "delay_vfs.h"
 #include "disk.h"
+#include "grid.h"
 #include "groupcommit.h"
 #include "workload.h"
 
 namespace groupcommit::bench {
 namespace {
 
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+
 // Set by Ctrl-C: the runs that are left end at once, and the databases are removed.
 std::atomic<bool> interrupted{false};
 
-// A disk to compare on: a base VFS, and groupcommit over it.
+// Google Benchmark's exit status does not tell of a run that failed.
+std::atomic<bool> failed{false};
+
+// A storage to compare on: a base VFS, and groupcommit over it.
 struct Disk {
-  Disk(const std::string& label, std::chrono::microseconds delay)
-      : name(label), base("bench-" + label, delay), shim("groupcommit-" + label) {
+  explicit Disk(const Storage& storage)
+      : base(std::string("bench-") + storage.name, storage.delay),
+        shim(std::string("groupcommit-") + storage.name) {
     if (groupcommit_register(shim.c_str(), base.name().c_str(), 0, nullptr) != SQLITE_OK) {
       throw std::runtime_error("cannot register the VFS " + shim);
     }
@@ -43,146 +50,149 @@ struct Disk {
   Disk(const Disk&) = delete;
   Disk& operator=(const Disk&) = delete;
 
-  const std::string name;
   DelayVfs base;
   const std::string shim;
 };
 
-struct Variant {
-  const char* name;
-  bool shim;
-  const char* uri_parameters;
-  const char* synchronous;
-};
+using Disks = std::map<const Storage*, std::unique_ptr<Disk>>;
 
-// NORMAL does not sync at a commit: what a commit costs without durability.
-constexpr Variant kVariants[] = {
-    {"stock_full", false, "", "FULL"},
-    {"stock_normal", false, "", "NORMAL"},
-    {"on_each_flush", true, "flush_policy=on_each_flush", "FULL"},
-    {"group", true, "flush_policy=group", "FULL"},
-    {"auto", true, "flush_policy=auto", "FULL"},
-};
-
-void RemoveDatabase(const std::string& path) {
-  std::error_code ignored;
-  for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path + suffix, ignored);
+void SetCounters(benchmark::State& state, const WorkloadResult& result) {
+  const auto set = [&state](const char* name, double value) { state.counters[name] = value; };
+  set("commits_per_s", result.commits_per_second);
+  if (result.syncs_per_commit) set("syncs_per_commit", *result.syncs_per_commit);
+  set("p50_us", result.p50_us);
+  set("p99_us", result.p99_us);
+  set("p999_us", result.p999_us);
+  set("max_us", result.max_us);
+  set("max_was_cut", result.max_was_cut ? 1 : 0);
+  set("least_served", result.least_to_most_served());
+  set("cpu_us_per_commit", result.cpu_us_per_commit);
+  set("switches_per_commit", result.context_switches_per_commit);
+  set("wal_mb", static_cast<double>(result.largest_wal_bytes) / 1e6);
+  set("busy", static_cast<double>(result.busy_errors));
+  if (result.reads == 0) return;
+  set("reads", static_cast<double>(result.reads));
+  set("read_p50_us", result.read_p50_us);
+  set("read_p99_us", result.read_p99_us);
+  set("read_max_us", result.read_max_us);
 }
 
-void Commit(benchmark::State& state, const WorkloadOptions& options) {
+void Fail(benchmark::State& state, const std::string& problem) {
+  failed = true;
+  state.SkipWithError(problem.c_str());
+}
+
+void Commit(benchmark::State& state, const Variant& variant, WorkloadOptions options,
+            const std::filesystem::path& parent) {
+  if (interrupted) {
+    state.SkipWithError("interrupted");
+    return;
+  }
+  const TemporaryDirectory directory(parent, "run-");
+  options.path = (directory.path() / "bench.db").string();
   WorkloadResult result;
-  if (interrupted) state.SkipWithError("interrupted");
   for ([[maybe_unused]] auto _ : state) {
-    RemoveDatabase(options.path);
     result = RunWorkload(options);
     state.SetIterationTime(std::chrono::duration<double>(options.duration).count());
   }
-  if (interrupted) return;
-  const Verification verification = VerifyDatabase(options.path, result.acknowledged);
-  RemoveDatabase(options.path);
-  if (!result.error.empty()) state.SkipWithError(result.error.c_str());
-  if (!verification.ok()) state.SkipWithError(verification.problem.c_str());
-  state.counters["commits_per_s"] = result.commits_per_second;
-  state.counters["syncs_per_commit"] = result.syncs_per_commit.value_or(0);
-  state.counters["p50_us"] = result.p50_us;
-  state.counters["p99_us"] = result.p99_us;
-  state.counters["max_us"] = result.max_us;
-  state.counters["least_served"] = result.least_to_most_served();
-  state.counters["busy"] = static_cast<double>(result.busy_errors);
-  state.counters["wal_mb"] = static_cast<double>(result.largest_wal_bytes) / 1e6;
+  if (interrupted) {
+    state.SkipWithError("interrupted");
+    return;
+  }
+  const Verification verification = variant.verify(options.path, result.acknowledged, options.mix);
+  if (!result.error.empty()) Fail(state, result.error);
+  if (!verification.ok()) Fail(state, verification.problem);
+  SetCounters(state, result);
 }
 
-void Register(Disk& disk, const Variant& variant, int connections,
-              const std::filesystem::path& directory, double seconds) {
+void Register(const Point& point, Disk* disk, const std::filesystem::path& directory,
+              double seconds) {
+  const Variant& variant = *point.variant;
   WorkloadOptions options;
-  options.path = (directory / "bench.db").string();
-  options.vfs = variant.shim ? disk.shim : disk.base.name();
+  options.engine = variant.engine;
+  options.mix = point.mix;
+  options.vfs = variant.shim ? disk->shim : disk->base.name();
   options.uri_parameters = variant.uri_parameters;
   options.synchronous = variant.synchronous;
-  options.connections = connections;
+  options.connections = point.connections;
   options.duration = std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
   options.busy_timeout_ms = 60'000;
-  options.disk = &disk.base;
+  options.disk = &disk->base;
   options.cancel = &interrupted;
-  const std::string name =
-      "commit/" + disk.name + "/" + variant.name + "/connections:" + std::to_string(connections);
-  benchmark::RegisterBenchmark(name.c_str(), Commit, options)
+  benchmark::RegisterBenchmark(NameOf(point).c_str(),
+                               [&variant, options, directory](benchmark::State& state) {
+                                 Commit(state, variant, options, directory);
+                               })
       ->UseManualTime()
       ->Iterations(1)
       ->Unit(benchmark::kMillisecond);
 }
 
-struct Flags {
-  std::string directory = ".";
-  double seconds = 1;
-  std::vector<char*> rest;  // For Google Benchmark; what comes later on the line wins.
-};
-
-Flags ParseFlags(int argc, char** argv) {
-  static char repetitions[] = "--benchmark_repetitions=3";
-  static char interleaving[] = "--benchmark_enable_random_interleaving=true";
-  static char tabular[] = "--benchmark_counters_tabular=true";
-  static char aggregates[] = "--benchmark_display_aggregates_only=true";
-  Flags flags;
-  flags.rest = {argv[0], repetitions, interleaving, tabular, aggregates};
-  constexpr std::string_view kDir = "--dir=";
-  constexpr std::string_view kSeconds = "--seconds=";
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument.starts_with(kDir)) {
-      flags.directory = argument.substr(kDir.size());
-    } else if (argument.starts_with(kSeconds)) {
-      flags.seconds = std::strtod(argv[i] + kSeconds.size(), nullptr);
-    } else {
-      flags.rest.push_back(argv[i]);
-    }
-  }
-  return flags;
+void InitializeBenchmark(const std::vector<std::string>& arguments) {
+  // Google Benchmark keeps the pointers.
+  static std::vector<std::string> texts;
+  static std::vector<char*> pointers;
+  texts = {"commit_bench"};
+  texts.insert(texts.end(), arguments.begin(), arguments.end());
+  for (std::string& text : texts) pointers.push_back(text.data());
+  int count = static_cast<int>(pointers.size());
+  benchmark::Initialize(&count, pointers.data());
+  if (count > 1) throw UsageError(std::string("unknown argument '") + pointers[1] + "'");
 }
 
-int Main(int argc, char** argv) {
-  Flags flags = ParseFlags(argc, argv);
-  int rest = static_cast<int>(flags.rest.size());
-  benchmark::Initialize(&rest, flags.rest.data());
-  if (benchmark::ReportUnrecognizedArguments(rest, flags.rest.data())) return EXIT_FAILURE;
-  if (!(flags.seconds >= 0.1)) {
-    std::cerr << "commit_bench: --seconds: expected a number from 0.1\n";
-    return EXIT_FAILURE;
+void CheckDirectory(const BenchOptions& options) {
+  if (!std::filesystem::is_directory(options.directory)) {
+    throw UsageError("--dir '" + options.directory + "': expected a directory");
   }
-  if (IsMemoryFilesystem(flags.directory)) {
-    std::cerr << "commit_bench: '" << flags.directory
-              << "' is in memory, a sync costs nothing; name a directory on a disk with --dir=\n";
-    return EXIT_FAILURE;
+  if (options.extent != Extent::kQuick && IsMemoryFilesystem(options.directory)) {
+    throw UsageError("--dir '" + options.directory +
+                     "': it is in memory, a sync costs nothing; expected a directory on a disk");
   }
-  const TemporaryDirectory directory(flags.directory, "commit-bench-");
-  Disk disks[] = {{"disk", std::chrono::microseconds{0}},
-                  {"plus_1ms", std::chrono::milliseconds{1}},
-                  {"plus_5ms", std::chrono::milliseconds{5}}};
-  for (Disk& disk : disks) {
-    for (const Variant& variant : kVariants) {
-      for (int connections = 1; connections <= 64; connections *= 2) {
-        Register(disk, variant, connections, directory.path(), flags.seconds);
-      }
-    }
-  }
+}
+
+void HandleSignals() {
   std::signal(SIGINT, [](int number) {
     interrupted = true;
     std::signal(number, SIG_DFL);
   });
   std::signal(SIGPIPE, [](int) { interrupted = true; });
-  benchmark::RunSpecifiedBenchmarks();
+}
+
+int RunAll(const BenchOptions& options) {
+  CheckDirectory(options);
+  const TemporaryDirectory directory(options.directory, "commit-bench-");
+  Disks disks;
+  for (const Storage& storage : Storages()) disks[&storage] = std::make_unique<Disk>(storage);
+  for (const Point& point : PointsOf(options.extent)) {
+    Register(point, disks.at(point.storage).get(), directory.path(), options.seconds);
+  }
+  HandleSignals();
+  if (benchmark::RunSpecifiedBenchmarks() == 0) throw UsageError("there is no such benchmark");
   benchmark::Shutdown();
-  return interrupted ? EXIT_FAILURE : EXIT_SUCCESS;
+  return interrupted || failed ? kExitFailed : EXIT_SUCCESS;
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  try {
+    const BenchOptions options = ParseBenchOptions(arguments);
+    if (options.help) {
+      std::cout << BenchHelp() << std::flush;
+      InitializeBenchmark({"--help"});
+    }
+    InitializeBenchmark(options.rest);
+    return RunAll(options);
+  } catch (const UsageError& e) {
+    std::cerr << "commit_bench: " << e.what() << "\nTry commit_bench --help.\n";
+    return kExitUsage;
+  } catch (const std::exception& e) {
+    std::cerr << "commit_bench: " << e.what() << "\n";
+    return kExitFailed;
+  }
 }
 
 }  // namespace
 }  // namespace groupcommit::bench
 
 int main(int argc, char** argv) {
-  try {
-    return groupcommit::bench::Main(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "commit_bench: " << e.what() << "\n";
-    return EXIT_FAILURE;
-  }
+  return groupcommit::bench::Main(std::vector<std::string>(argv + 1, argv + argc));
 }

@@ -18,6 +18,9 @@ namespace groupcommit::bench {
 // it. Only WAL files are wrapped; all others are the base's own, at no cost.
 class DelayVfs {
  public:
+  // A delay that stands for no sync at all: what is left is the cost of everything else.
+  static constexpr std::chrono::microseconds kSkipSync{-1};
+
   // Wraps the default VFS. Each sync of a WAL takes `delay` longer than the base's own. Throws
   // std::runtime_error when SQLite refuses to register it.
   explicit DelayVfs(const std::string& name,

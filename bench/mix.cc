@@ -25,12 +25,15 @@ const char* NameOf(Mix mix) {
       return "hot_row";
     case Mix::kReaders:
       return "readers_90";
+    case Mix::kReadersOfNewest:
+      return "readers_90_newest";
   }
   return "";
 }
 
 int WritersOf(Mix mix, int connections) {
-  return mix == Mix::kReaders ? std::max(connections / 10, 1) : connections;
+  const bool some_read = mix == Mix::kReaders || mix == Mix::kReadersOfNewest;
+  return some_read ? std::max(connections / 10, 1) : connections;
 }
 
 size_t PayloadSizeOf(Mix mix) { return mix == Mix::kBlob ? 10'000 : 100; }

@@ -14,15 +14,16 @@
 namespace groupcommit::bench {
 
 enum class Mix : uint8_t {
-  kInsert,     // A row of 100 bytes.
-  kTwoTables,  // The same, and a count in another table, in one explicit transaction.
-  kBlob,       // A row of 10 KB: three pages of the log and more.
-  kHotRow,     // Everybody counts up the same row.
-  kReaders,    // As kInsert by every tenth connection; the others read the newest rows.
+  kInsert,          // A row of 100 bytes.
+  kTwoTables,       // The same, and a count in another table, in one explicit transaction.
+  kBlob,            // A row of 10 KB: three pages of the log and more.
+  kHotRow,          // Everybody counts up the same row.
+  kReaders,         // As kInsert by every tenth connection; the others read any row.
+  kReadersOfNewest  // The same, but they read the newest row: the least likely to be durable yet.
 };
 
-inline constexpr Mix kAllMixes[] = {Mix::kInsert, Mix::kTwoTables, Mix::kBlob, Mix::kHotRow,
-                                    Mix::kReaders};
+inline constexpr Mix kAllMixes[] = {Mix::kInsert, Mix::kTwoTables, Mix::kBlob,
+                                    Mix::kHotRow, Mix::kReaders,   Mix::kReadersOfNewest};
 
 const char* NameOf(Mix mix);
 

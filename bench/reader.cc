@@ -1,6 +1,8 @@
 #include "reader.h"
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 namespace groupcommit::bench {
@@ -12,28 +14,38 @@ constexpr auto kPause = std::chrono::milliseconds(1);
 
 }  // namespace
 
-Reader::Reader(int id, Connection db, const Clients& clients)
-    : id_(id),
+Reader::Reader(Mix mix, int id, Connection db, const Clients& clients)
+    : mix_(mix),
+      id_(id),
       db_(std::move(db)),
       clients_(clients),
+      random_(static_cast<unsigned>(id)),
       select_(Prepare(db_.get(),
-                      "SELECT seq, payload FROM t WHERE writer = ?1 ORDER BY seq DESC LIMIT 1")),
-      expected_(PayloadSizeOf(Mix::kReaders)) {}
+                      "SELECT seq, payload FROM t WHERE writer = ?1 AND seq <= ?2"
+                      " ORDER BY seq DESC LIMIT 1")),
+      expected_(PayloadSizeOf(mix)) {}
 
 void Reader::Run(const End& end) {
   auto writer = static_cast<size_t>(id_);
   while (!end.IsHere()) {
-    if (!ReadNewest(writer++ % clients_.size())) return;
+    if (!ReadOne(writer++ % clients_.size())) return;
     std::this_thread::sleep_for(kPause);
   }
 }
 
-bool Reader::ReadNewest(size_t writer) {
+bool Reader::ReadOne(size_t writer) {
   const int64_t acknowledged = clients_[writer]->live_commits();
+  // The last of these rows that there is.
+  int64_t through = std::numeric_limits<int64_t>::max();
+  if (mix_ == Mix::kReaders && acknowledged > 0) {
+    through = static_cast<int64_t>(random_()) % acknowledged;
+  }
+  const int64_t at_least = std::min(through, acknowledged - 1);
   const auto start = Clock::now();
   sqlite3_bind_int64(select_.get(), 1, static_cast<int64_t>(writer));
+  sqlite3_bind_int64(select_.get(), 2, through);
   const int rc = sqlite3_step(select_.get());
-  const bool ok = rc == SQLITE_ROW ? Check(writer, acknowledged) : acknowledged == 0;
+  const bool ok = rc == SQLITE_ROW ? Check(writer, at_least) : acknowledged == 0;
   if (rc == SQLITE_DONE && !ok) NoteError("no row of writer " + std::to_string(writer));
   const int end = sqlite3_reset(select_.get());
   latencies_.Record(Clock::now() - start);
@@ -41,11 +53,11 @@ bool Reader::ReadNewest(size_t writer) {
   return error_.empty();
 }
 
-bool Reader::Check(size_t writer, int64_t acknowledged) {
+bool Reader::Check(size_t writer, int64_t at_least) {
   const int64_t seq = sqlite3_column_int64(select_.get(), 0);
   FillPayload(static_cast<int64_t>(writer), seq, expected_);
   const void* payload = sqlite3_column_blob(select_.get(), 1);
-  if (seq < acknowledged - 1) {
+  if (seq < at_least) {
     NoteError("an acknowledged row of writer " + std::to_string(writer) + " cannot be read");
   } else if (sqlite3_column_bytes(select_.get(), 1) != static_cast<int>(expected_.size()) ||
              std::memcmp(payload, expected_.data(), expected_.size()) != 0) {

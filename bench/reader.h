@@ -3,6 +3,7 @@
 #define GROUPCOMMIT_BENCH_READER_H_
 
 #include <cstdint>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -12,12 +13,13 @@
 
 namespace groupcommit::bench {
 
-// The newest row of one client after the other: the rows that are the least likely to be durable
-// yet. Checks that whatever had been acknowledged before the read is there, with its own content.
+// Reads a row of one client after the other: of those that were acknowledged before, or the newest
+// there is, which may not be durable yet. Checks that what had been acknowledged before the read is
+// there, with its own content.
 class alignas(64) Reader {
  public:
   // `clients` insert into the table that is read, and must outlive the object.
-  Reader(int id, Connection db, const Clients& clients);
+  Reader(Mix mix, int id, Connection db, const Clients& clients);
 
   // Reads until the end or an error.
   void Run(const End& end);
@@ -26,13 +28,15 @@ class alignas(64) Reader {
   const std::string& error() const { return error_; }
 
  private:
-  bool ReadNewest(size_t writer);
-  bool Check(size_t writer, int64_t acknowledged);
+  bool ReadOne(size_t writer);
+  bool Check(size_t writer, int64_t at_least);
   void NoteError(const std::string& what);
 
+  const Mix mix_;
   const int id_;
   const Connection db_;
   const Clients& clients_;
+  std::minstd_rand random_;
   const Statement select_;
   std::vector<unsigned char> expected_;
   LatencyHistogram latencies_;

@@ -32,7 +32,7 @@ Readers NewReaders(const WorkloadOptions& options, const Clients& clients) {
   for (int id = static_cast<int>(clients.size()); id < options.connections; ++id) {
     Connection db = Open(uri, SQLITE_OPEN_READWRITE);
     sqlite3_busy_timeout(db.get(), options.busy_timeout_ms);
-    readers.push_back(std::make_unique<Reader>(id, std::move(db), clients));
+    readers.push_back(std::make_unique<Reader>(options.mix, id, std::move(db), clients));
   }
   return readers;
 }
