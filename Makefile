@@ -59,8 +59,8 @@ mutations:
 bench:
 	@.ci/deps bench
 	@$(configure) -DGROUPCOMMIT_BENCH=ON
-	@$(build) --target commit_bench
-	build/bench/commit_bench $(BENCH_ARGS)
+	@$(build) --target commit_bench micro_bench
+	bench/run build/bench $(BENCH_ARGS)
 
 # Installs what is built, and builds only if nothing is: "sudo make install" leaves no files of root
 # in build/.
@@ -84,7 +84,7 @@ help:
 	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
 	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
 	@echo "make mutations builds faults into the library; the laboratory has to find each of them"
-	@echo "make bench     runs the benchmarks"
+	@echo "make bench     runs the benchmarks, prints tables, draws bench/plots/*.svg; see bench/README.md"
 	@echo "make install   the header, the library and the extension to PREFIX ($(PREFIX)); DESTDIR"
 	@echo "make format    applies .clang-format"
 	@echo "make clean     removes build/ and build-*/"
