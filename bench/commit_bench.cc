@@ -134,6 +134,7 @@ void InitializeBenchmark(const std::vector<std::string>& arguments) {
   static std::vector<char*> pointers;
   texts = {"commit_bench"};
   texts.insert(texts.end(), arguments.begin(), arguments.end());
+  pointers.reserve(texts.size());
   for (std::string& text : texts) pointers.push_back(text.data());
   int count = static_cast<int>(pointers.size());
   benchmark::Initialize(&count, pointers.data());

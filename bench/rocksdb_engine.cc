@@ -1,3 +1,6 @@
+// Empty where RocksDB is not installed; see CMakeLists.txt.
+#ifdef GROUPCOMMIT_BENCH_ROCKSDB
+
 #include "rocksdb_engine.h"
 
 #include <rocksdb/db.h>
@@ -117,3 +120,5 @@ Verification VerifyRocksDb(const std::string& path, const std::vector<int64_t>& 
 }
 
 }  // namespace groupcommit::bench
+
+#endif  // GROUPCOMMIT_BENCH_ROCKSDB
