@@ -1,5 +1,8 @@
 #include "writer_queue.h"
 
+#include <cerrno>
+#include <system_error>
+
 #include "sqlite_engine.h"
 
 namespace groupcommit::bench {
@@ -34,6 +37,18 @@ class WriterQueueEngine final : public SqliteEngine {
 
 }  // namespace
 
+Semaphore::Semaphore() {
+  if (sem_init(&semaphore_, 0, 0) != 0) {
+    throw std::system_error(errno, std::generic_category(), "sem_init");
+  }
+}
+
+void Semaphore::Wait() {
+  while (sem_wait(&semaphore_) != 0) {
+    // Interrupted by a signal.
+  }
+}
+
 WriterQueue::WriterQueue(Mix mix, Connection db)
     : db_(std::move(db)), transaction_(mix, db_.get()), writer_([this] { Write(); }) {}
 
@@ -48,7 +63,6 @@ WriterQueue::~WriterQueue() {
 
 int WriterQueue::Commit(const Row& row, Place* place) {
   place->row_ = &row;
-  place->result_.store(Place::kWaiting, std::memory_order_relaxed);  // The mutex publishes it.
   bool wake = false;
   {
     const std::lock_guard lock(mutex_);
@@ -57,8 +71,8 @@ int WriterQueue::Commit(const Row& row, Place* place) {
     idle_ = false;
   }
   if (wake) arrival_.notify_one();
-  place->result_.wait(Place::kWaiting, std::memory_order_acquire);
-  return place->result_.load(std::memory_order_acquire);
+  place->done_.Wait();
+  return place->result_;
 }
 
 void WriterQueue::Write() {
@@ -70,8 +84,8 @@ void WriterQueue::Write() {
     const int rc = transaction_.CommitAll(rows);
     for (Place* place : batch) {
       if (rc != SQLITE_OK) place->error_ = transaction_.error();
-      place->result_.store(rc, std::memory_order_release);
-      place->result_.notify_one();
+      place->result_ = rc;
+      place->done_.Post();
     }
   }
 }
