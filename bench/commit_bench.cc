@@ -167,6 +167,9 @@ int RunAll(const BenchOptions& options) {
   for (const Point& point : PointsOf(options.extent)) {
     Register(point, disks.at(point.storage).get(), directory.path(), options.seconds);
   }
+#ifndef GROUPCOMMIT_BENCH_ROCKSDB
+  std::cerr << "commit_bench: built without RocksDB as a peer (Debian: librocksdb-dev)\n";
+#endif
   HandleSignals();
   if (benchmark::RunSpecifiedBenchmarks() == 0) throw UsageError("there is no such benchmark");
   benchmark::Shutdown();
