@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <utility>
@@ -105,10 +106,11 @@ class FakeClock final : public Clock {
     changed_.notify_all();
   }
 
-  // Returns when somebody waits for the time; false if nobody does.
-  bool AwaitSleeper() {
+  // Returns when somebody, or as many as `n`, wait for the time; false if they do not.
+  bool AwaitSleeper() { return AwaitSleepers(1); }
+  bool AwaitSleepers(size_t n) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, kPatience, [this] { return !sleepers_.empty(); });
+    return changed_.wait_for(lock, kPatience, [this, n] { return sleepers_.size() >= n; });
   }
   // How long the first sleeper is going to wait. REQUIRES: there is one.
   int64_t NanosLeft() {
