@@ -273,6 +273,25 @@ TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByTurnsInVain) {
   EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
 }
 
+// Another process commits between each snapshot and the request for the lock.
+TEST_F(WriteLockTest, DISABLED_ABusyTimeoutIsNotShortenedByOldSnapshots) {
+  constexpr milliseconds kTimeout(100);
+  Db waiter = OpenWithTable();
+  Db foreign(path(), "unix");
+  foreign.ExecOk("PRAGMA synchronous=OFF");
+  waiter.SetBusyTimeout(static_cast<int>(kTimeout.count()));
+  storage_.SetFaultHook([&foreign](const Call& call) {
+    if (call.op == Op::kShmLock && call.offset == 0 && (call.flags & SQLITE_SHM_LOCK) != 0) {
+      foreign.ExecOk("INSERT INTO t VALUES('foreign')");
+    }
+    return SQLITE_OK;
+  });
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_BUSY);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, kTimeout);
+  storage_.SetFaultHook(nullptr);
+}
+
 // A connection through the same base VFS, as of a process without the shim.
 TEST_F(WriteLockTest, AConnectionThatDoesNotQueueUp) {
   Db waiter = OpenWithTable();
