@@ -44,6 +44,9 @@ class Connection final : private Coordinator::Log {
     busy_handler_ = handler;
     busy_argument_ = argument;
   }
+  // From now on a request for a lock waits so long in xShmLock(), in ms; negative: without end.
+  // (SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT, over a base VFS that was, too.)
+  void SetLockTimeout(int timeout_ms) { lock_timeout_ms_ = timeout_ms; }
   void SetWalIndex(volatile void* wal_index, bool mapped) {
     wal_index_ = wal_index;
     shm_is_open_ = mapped;
@@ -105,6 +108,8 @@ class Connection final : private Coordinator::Log {
 
   // The write lock and its queue; see write_lock.cc.
   int TakeTurn();
+  int AwaitTurn();
+  void SetBaseLockTimeout(int timeout_ms);
   void ReturnTurn();
   void LoseRace(bool elsewhere);
   bool WaitsAtGate();
@@ -154,9 +159,11 @@ class Connection final : private Coordinator::Log {
   bool sole_user_ = false;  // nobody else has the database open
   int (*busy_handler_)(void*) = nullptr;
   void* busy_argument_ = nullptr;
-  bool has_turn_ = false;   // the write queue's lock is ours
-  bool in_flight_ = false;  // counted in CheckpointGate::writers()
-  bool reads_log_ = false;  // counted in CheckpointGate::log_readers()
+  int lock_timeout_ms_ = 0;
+  bool base_waits_less_ = false;  // than lock_timeout_ms_, during one request
+  bool has_turn_ = false;         // the write queue's lock is ours
+  bool in_flight_ = false;        // counted in CheckpointGate::writers()
+  bool reads_log_ = false;        // counted in CheckpointGate::log_readers()
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one

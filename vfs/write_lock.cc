@@ -1,6 +1,8 @@
 // Connection: taking turns at the write lock, and making room for a checkpoint.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -27,13 +29,42 @@ Connection::Connection(Database* database, sqlite3_file* main, const char* name)
 int Connection::TakeTurn() {
   WriteQueue& queue = *database_->write_queue();
   has_turn_ = queue.TryAcquire(writer_);
-  if (has_turn_ || (queue.IsInLongTurn() && !WaitsAtGate())) return SQLITE_OK;
+  if (has_turn_) return SQLITE_OK;
+  if (lock_timeout_ms_ != 0) return AwaitTurn();
+  if (queue.IsInLongTurn() && !WaitsAtGate()) return SQLITE_OK;
   LoseRace(false);
   return SQLITE_BUSY;
 }
 
+// SQLite wants to wait in here: it has no snapshot yet, or runs a checkpoint, and does not call the
+// busy handler (btree.c: sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
+int Connection::AwaitTurn() {
+  constexpr int64_t kNanosPerMilli = 1'000'000;
+  WriteQueue& queue = *database_->write_queue();
+  Clock& clock = database_->clock();
+  const int64_t start = clock.NowNanos();
+  const int64_t timeout_ms = lock_timeout_ms_ > 0 ? lock_timeout_ms_ : INT_MAX;
+  const int64_t deadline = start + timeout_ms * kNanosPerMilli;
+  if (refused_since_ == 0) refused_since_ = start;
+  const uint64_t ticket = queue.NewTicket();
+  while (!has_turn_ && queue.AwaitTurn(writer_, ticket, deadline, true)) {
+    has_turn_ = queue.TryAcquire(writer_);
+  }
+  if (!has_turn_) return SQLITE_BUSY_TIMEOUT;
+  // What is left of the time is what the base VFS may wait for another process.
+  const int64_t left_ms = std::max<int64_t>(1, (deadline - clock.NowNanos()) / kNanosPerMilli);
+  if (lock_timeout_ms_ > 0) SetBaseLockTimeout(static_cast<int>(left_ms));
+  return SQLITE_OK;
+}
+
+void Connection::SetBaseLockTimeout(int timeout_ms) {
+  base_waits_less_ = timeout_ms != lock_timeout_ms_;
+  main_->pMethods->xFileControl(main_, SQLITE_FCNTL_LOCK_TIMEOUT, &timeout_ms);
+}
+
 int Connection::ShmLock(int offset, int n, int flags) {
   int rc = BaseShmLock(offset, n, flags);
+  if (base_waits_less_) SetBaseLockTimeout(lock_timeout_ms_);
   constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
   if (rc != SQLITE_BUSY || offset != 0 || flags != kRequest) return rc;
   // Another process was faster. If the busy handler's sleep was cut short for this, it goes on

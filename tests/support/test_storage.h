@@ -92,10 +92,11 @@ struct Call {
   const sqlite3_file* file = nullptr;  // the handle, as the layer above knows it
   int64_t offset = 0;                  // bytes; xTruncate: the new size; xShmLock: the first lock;
                                        // xShmMap: the region
-  int64_t amount = 0;                  // bytes; xShmLock: the number of locks; xSleep: microseconds
-  int flags = 0;                       // of xOpen, xSync, xAccess, xShmLock; the level of xLock and
-                                       // xUnlock; the op code of xFileControl; xDelete's dirSync;
-                                       // xShmMap's bExtend; xShmUnmap's deleteFlag
+  int64_t amount = 0;  // bytes; xShmLock: the number of locks; xSleep: microseconds;
+                       // SQLITE_FCNTL_LOCK_TIMEOUT: milliseconds
+  int flags = 0;       // of xOpen, xSync, xAccess, xShmLock; the level of xLock and
+                       // xUnlock; the op code of xFileControl; xDelete's dirSync;
+                       // xShmMap's bExtend; xShmUnmap's deleteFlag
 };
 
 struct FileCounters {
@@ -214,6 +215,10 @@ class TestStorage {
   // REQUIRES: nothing uses the VFS yet.
   void SetVfsVersion(int version);
 
+  // True answers SQLITE_FCNTL_LOCK_TIMEOUT like a "unix" VFS that was built with
+  // SQLITE_ENABLE_SETLK_TIMEOUT. (Locks are still refused at once.)  Off by default.
+  void SetLockTimeouts(bool on) { lock_timeouts_ = on; }
+
   // False takes SQLITE_IOCAP_POWERSAFE_OVERWRITE off the device characteristics.
   void SetPowersafeOverwrite(bool on) { powersafe_overwrite_ = on; }
 
@@ -276,6 +281,7 @@ class TestStorage {
   std::atomic<int> short_write_bytes_{0};
   std::atomic<int> io_version_{3};
   std::atomic<bool> powersafe_overwrite_{true};
+  std::atomic<bool> lock_timeouts_{false};
 
   // Held while a file is opened or deleted, so that a path and its TrackedFile
   // come and go together.  Taken before mutex_; never while a hook runs.

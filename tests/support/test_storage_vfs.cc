@@ -117,7 +117,10 @@ struct TestStorage::Callbacks {
   // SQLITE_FCNTL_SIZE_HINT and CHUNK_SIZE may make the real file longer than what
   // was written.  The images need not know: SQLite ignores the zeros at the end.
   static int FileControl(sqlite3_file* file, int op, void* arg) noexcept {
-    const int rc = Ask(file, Op::kFileControl, {.flags = op});
+    const bool is_timeout = op == SQLITE_FCNTL_LOCK_TIMEOUT;
+    const int rc = Ask(file, Op::kFileControl,
+                       {.amount = is_timeout ? *static_cast<int*>(arg) : 0, .flags = op});
+    if (is_timeout && Self(file).storage->lock_timeouts_) return rc;
     return rc != SQLITE_OK ? rc : Base(file).xFileControl(Self(file).base(), op, arg);
   }
 

@@ -1,0 +1,161 @@
+// SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT: it asks for the write lock before it takes its
+// snapshot, and waits for it inside of xShmLock(). The calls of such a build, made by hand.
+#include <sqlite3.h>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <thread>
+#include <vector>
+
+#include "support/queue_of.h"
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kWrite = 0;
+constexpr int kRead = 4;
+constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+
+class LockTimeoutTest : public ShimTest {
+ protected:
+  void SetUp() override {
+    storage_.SetLockTimeouts(true);
+    holder_ = OpenWithTable();
+    by_hand_ = OpenWithTable();  // its shared memory is open now
+    sqlite3_file_control(by_hand_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file_);
+    queue_ = &QueueOf(holder_);
+  }
+
+  // wal.c: walEnableBlocking(), walDisableBlocking().
+  int SetTimeout(int ms) {
+    return file_->pMethods->xFileControl(file_, SQLITE_FCNTL_LOCK_TIMEOUT, &ms);
+  }
+  int Lock(int lock, int kind) {
+    return file_->pMethods->xShmLock(file_, lock, 1, SQLITE_SHM_LOCK | kind);
+  }
+  int Unlock(int lock, int kind) {
+    return file_->pMethods->xShmLock(file_, lock, 1, SQLITE_SHM_UNLOCK | kind);
+  }
+
+  // wal.c: sqlite3WalWriteLock().
+  int WriteLock(int timeout_ms) {
+    EXPECT_EQ(SetTimeout(timeout_ms), SQLITE_OK);
+    const int rc = Lock(kWrite, SQLITE_SHM_EXCLUSIVE);
+    EXPECT_EQ(SetTimeout(0), SQLITE_OK);
+    return rc;
+  }
+
+  // btree.c: sqlite3BtreeBeginTrans(), and the end of a transaction that wrote nothing.
+  int Transaction(int timeout_ms) {
+    const int rc = WriteLock(timeout_ms);
+    if (rc != SQLITE_OK) return rc;
+    EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+    EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+    EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+    return rc;
+  }
+
+  Db holder_;
+  Db by_hand_;
+  sqlite3_file* file_ = nullptr;
+  WriteQueue* queue_ = nullptr;
+};
+
+TEST_F(LockTimeoutTest, ItWaitsInLineForItsTurn) {
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  std::future<int> rc = std::async(std::launch::async, [this] { return Transaction(60'000); });
+  while (queue_->waiting() == 0) std::this_thread::yield();
+  holder_.ExecOk("COMMIT");
+  EXPECT_EQ(rc.get(), SQLITE_OK);
+  EXPECT_EQ(GateOf(holder_).writers(), 0);
+  EXPECT_EQ(holder_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
+}
+
+TEST_F(LockTimeoutTest, WithoutContentionItDoesNotWait) {
+  for (int i = 0; i < 3; i++) EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+}
+
+TEST_F(LockTimeoutTest, ItsTimeRunsOut) {
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(Transaction(20), SQLITE_BUSY_TIMEOUT);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(20));
+  EXPECT_EQ(queue_->waiting(), 0);
+  holder_.ExecOk("COMMIT");
+  EXPECT_EQ(Transaction(20), SQLITE_OK);
+}
+
+// An open read transaction that becomes a writer does not wait.
+TEST_F(LockTimeoutTest, WithoutATimeoutItIsBusyAtOnce) {
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(SetTimeout(60'000), SQLITE_OK);
+  EXPECT_EQ(SetTimeout(0), SQLITE_OK);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  holder_.ExecOk("COMMIT");
+}
+
+TEST_F(LockTimeoutTest, WithABaseThatCannotWaitItIsBusyAtOnce) {
+  storage_.SetLockTimeouts(false);
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(SetTimeout(60'000), SQLITE_NOTFOUND);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  holder_.ExecOk("COMMIT");
+}
+
+// Both together wait as long as was asked.
+TEST_F(LockTimeoutTest, TheBaseMayWaitForTheRest) {
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  std::vector<int64_t> told;
+  storage_.SetObserver([&told](const Call& call) {
+    if (call.op == Op::kFileControl && call.flags == SQLITE_FCNTL_LOCK_TIMEOUT) {
+      told.push_back(call.amount);
+    }
+    if (call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest)
+      told.push_back(-1);
+  });
+  std::future<int> rc = std::async(std::launch::async, [this] { return WriteLock(60'000); });
+  while (queue_->waiting() == 0) std::this_thread::yield();
+  std::this_thread::sleep_for(milliseconds(2));
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest ? SQLITE_BUSY
+                                                                                      : SQLITE_OK;
+  });
+  holder_.ExecOk("COMMIT");
+  EXPECT_EQ(rc.get(), SQLITE_BUSY) << "the base VFS does not wait";
+  storage_.SetObserver(nullptr);
+  ASSERT_EQ(told.size(), 5u);
+  EXPECT_EQ(told[0], 60'000);
+  EXPECT_LE(told[1], 59'998);
+  EXPECT_EQ(told[2], -1) << "the request";
+  EXPECT_EQ(told[3], 60'000);
+  EXPECT_EQ(told[4], 0);
+  storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+}
+
+// Another process has the lock for longer than the base VFS waited.
+TEST_F(LockTimeoutTest, TheBaseTimesOut) {
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest
+               ? SQLITE_BUSY_TIMEOUT
+               : SQLITE_OK;
+  });
+  EXPECT_EQ(Transaction(60'000), SQLITE_BUSY_TIMEOUT);
+  storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+  EXPECT_EQ(holder_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
+}
+
+// One thread with two connections: the wait ends.
+TEST_F(LockTimeoutTest, TwoOfThemInOneThread) {
+  holder_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(WriteLock(1), SQLITE_BUSY_TIMEOUT);
+  holder_.ExecOk("COMMIT");
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
