@@ -345,7 +345,7 @@ TEST(WriteQueueStressTest, WhateverTheyDoThereIsOneAtATime) {
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; i++) {
     threads.emplace_back([&, writer = static_cast<WriteQueue::Writer>(i + 1)] {
-      std::mt19937 engine(static_cast<unsigned>(i));
+      std::mt19937 engine(static_cast<unsigned>(writer));
       const auto random = [&engine](int n) {
         return std::uniform_int_distribution<int>(0, n - 1)(engine);
       };
