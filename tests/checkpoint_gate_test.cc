@@ -16,96 +16,87 @@ constexpr uint64_t kLog = 0x1234;
 constexpr uint64_t kNextLog = 0x1235;
 constexpr uint32_t kMost = std::numeric_limits<uint32_t>::max();
 
+using Advice = CheckpointGate::Advice;
+
 class CheckpointGateTest : public ::testing::Test {
  protected:
-  // At how many frames it is due first, after the first attempt at `frames`.
-  uint32_t DueAt(uint32_t frames, uint64_t generation, int writers) {
-    EXPECT_EQ(gate_.IsDue(frames, generation, writers), writers <= 0);
-    while (!gate_.IsDue(frames, generation, writers)) frames++;
-    return frames;
+  Advice Begin(uint32_t frames, uint64_t log = kLog) { return gate_.OnBegin(frames, log, false); }
+  Advice BeginAlone(uint32_t frames, uint64_t log = kLog) {
+    return gate_.OnBegin(frames, log, true);
   }
 
   FakeClock clock_;
   CheckpointGate gate_{&clock_};
 };
 
-TEST_F(CheckpointGateTest, ALoneWriterIsNotInTheWay) {
-  EXPECT_TRUE(gate_.IsDue(1000, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(1001, kLog, 0));
+TEST_F(CheckpointGateTest, TheFirstAttemptIsAsStock) {
+  EXPECT_EQ(Begin(1000), Advice::kAsStock);
+  EXPECT_EQ(BeginAlone(1000, kNextLog), Advice::kAsStock);
 }
 
-TEST_F(CheckpointGateTest, TheMoreWritersTheLater) {
-  uint64_t log = kLog;
-  EXPECT_EQ(DueAt(1000, log++, 1), 1031u);
-  EXPECT_EQ(DueAt(1000, log++, 2), 1062u);
-  EXPECT_EQ(DueAt(1000, log++, 8), 1250u);
-  EXPECT_EQ(DueAt(1000, log++, 32), 2000u);
-  EXPECT_EQ(DueAt(1000, log++, 1000), 2000u);
+TEST_F(CheckpointGateTest, ThenItIsDueWhenTheLogIsTwiceAsLong) {
+  Begin(1000);
+  EXPECT_EQ(Begin(1001), Advice::kSkip);
+  EXPECT_EQ(Begin(1999), Advice::kSkip);
+  EXPECT_EQ(Begin(2000), Advice::kHoldWriters);
+  EXPECT_EQ(Begin(2500), Advice::kHoldWriters) << "until one has ended";
 }
 
-// A count that is off by some must not make it never due, nor crash.
-TEST_F(CheckpointGateTest, FewerThanNobodyIsNobody) { EXPECT_TRUE(gate_.IsDue(1000, kLog, -1)); }
-
-TEST_F(CheckpointGateTest, TheNumberOfWritersCountsWhenTheLogIsNew) {
-  EXPECT_FALSE(gate_.IsDue(1000, kLog, 32));
-  EXPECT_FALSE(gate_.IsDue(1999, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(2000, kLog, 64));
+TEST_F(CheckpointGateTest, WithoutOthersItGetsThroughByItself) {
+  Begin(1000);
+  EXPECT_EQ(BeginAlone(1001), Advice::kAsStock);
+  EXPECT_EQ(BeginAlone(2000), Advice::kHoldWriters) << "or there are readers";
 }
 
 TEST_F(CheckpointGateTest, ANewLogBeginsAnew) {
-  EXPECT_FALSE(gate_.IsDue(1000, kLog, 32));
+  Begin(1000);
   gate_.OnEnd(5000, false);
-  EXPECT_FALSE(gate_.IsDue(5999, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(10, kNextLog, 0));
-  gate_.OnEnd(10, true);
-  EXPECT_FALSE(gate_.IsDue(11, kNextLog, 0));
-  EXPECT_TRUE(gate_.IsDue(12, kNextLog, 0));
-  EXPECT_TRUE(gate_.IsDue(7, kLog, 0)) << "generations are compared, not ordered";
+  EXPECT_EQ(Begin(5999), Advice::kSkip);
+  EXPECT_EQ(Begin(10, kNextLog), Advice::kAsStock);
+  EXPECT_EQ(Begin(19, kNextLog), Advice::kSkip);
+  EXPECT_EQ(Begin(20, kNextLog), Advice::kHoldWriters);
+  EXPECT_EQ(Begin(7), Advice::kAsStock) << "generations are compared, not ordered";
 }
 
 // Whoever reads the log may do so for long: not for each commit again.
 TEST_F(CheckpointGateTest, AfterAnAttemptInVainItIsDueMuchLater) {
-  ASSERT_TRUE(gate_.IsDue(1000, kLog, 0));
-  gate_.OnEnd(1000, false);
-  EXPECT_FALSE(gate_.IsDue(1999, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(2000, kLog, 0));
+  Begin(1000);
   gate_.OnEnd(2300, false);
-  EXPECT_FALSE(gate_.IsDue(3299, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(3300, kLog, 0));
+  EXPECT_EQ(Begin(3299), Advice::kSkip);
+  EXPECT_EQ(Begin(3300), Advice::kHoldWriters);
 }
 
 TEST_F(CheckpointGateTest, AfterOneThatCopiedAllItIsDueSooner) {
-  ASSERT_TRUE(gate_.IsDue(1000, kLog, 0));
-  gate_.OnEnd(1010, true);
-  EXPECT_FALSE(gate_.IsDue(1259, kLog, 0));
-  EXPECT_TRUE(gate_.IsDue(1260, kLog, 0));
+  Begin(1000);
+  gate_.OnEnd(2010, true);
+  EXPECT_EQ(Begin(2259), Advice::kSkip);
+  EXPECT_EQ(Begin(2260), Advice::kHoldWriters);
 }
 
 TEST_F(CheckpointGateTest, OfAShortLogItIsNotDueForTheSameFramesAgain) {
   for (const bool complete : {false, true}) {
-    ASSERT_TRUE(gate_.IsDue(1, complete ? kLog : kNextLog, 0));
-    gate_.OnEnd(1, complete);
-    EXPECT_FALSE(gate_.IsDue(1, complete ? kLog : kNextLog, 0));
-    EXPECT_TRUE(gate_.IsDue(2, complete ? kLog : kNextLog, 0));
+    const uint64_t log = complete ? kLog : kNextLog;
+    Begin(1, log);
+    gate_.OnEnd(2, complete);
+    EXPECT_EQ(Begin(2, log), Advice::kSkip);
+    EXPECT_EQ(Begin(3, log), Advice::kHoldWriters);
   }
 }
 
-TEST_F(CheckpointGateTest, AnEmptyLog) {
-  EXPECT_TRUE(gate_.IsDue(0, kLog, 8));
-  gate_.OnEnd(0, true);
-  EXPECT_FALSE(gate_.IsDue(1000, kLog, 32)) << "the first frames tell where checkpoints begin";
-  EXPECT_TRUE(gate_.IsDue(2000, kLog, 32));
+TEST_F(CheckpointGateTest, TheFirstFramesTellWhereCheckpointsBegin) {
+  EXPECT_EQ(Begin(0), Advice::kAsStock);
+  EXPECT_EQ(Begin(1000), Advice::kAsStock);
+  EXPECT_EQ(Begin(1999), Advice::kSkip);
+  EXPECT_EQ(Begin(2000), Advice::kHoldWriters);
 }
 
 TEST_F(CheckpointGateTest, TheLongestLog) {
-  EXPECT_FALSE(gate_.IsDue(kMost - 10, kLog, 32));
-  EXPECT_FALSE(gate_.IsDue(kMost - 1, kLog, 32));
-  EXPECT_TRUE(gate_.IsDue(kMost, kLog, 32)) << "it does not wrap around";
+  Begin(kMost - 10);
+  EXPECT_EQ(Begin(kMost - 1), Advice::kSkip);
+  EXPECT_EQ(Begin(kMost), Advice::kHoldWriters) << "it does not wrap around";
   gate_.OnEnd(kMost - 5, false);
-  EXPECT_FALSE(gate_.IsDue(kMost - 4, kLog, 32));
-  EXPECT_TRUE(gate_.IsDue(kMost, kLog, 32));
-  gate_.OnEnd(kMost, true);
-  EXPECT_TRUE(gate_.IsDue(kMost, kLog, 32));
+  EXPECT_EQ(Begin(kMost - 4), Advice::kSkip);
+  EXPECT_EQ(Begin(kMost), Advice::kHoldWriters);
 }
 
 TEST_F(CheckpointGateTest, NobodyIsAwaitedWhoIsNotThere) {

@@ -111,7 +111,7 @@ TEST_F(CheckpointTest, ALongRunningReader) {
   Write(4, commits);
   storage_.SetObserver(nullptr);
   EXPECT_EQ(GateOf(db).log_readers(), 1);
-  EXPECT_GE(checkpoints_, commits / 2) << "one after each commit";
+  EXPECT_LT(checkpoints_, commits / 2) << "most are skipped";
   EXPECT_LE(gates_, LogFrames() / kAutocheckpoint + 2);
   const int64_t frames = FramesInUse(db);
   EXPECT_GT(frames, commits);
@@ -182,7 +182,7 @@ TEST_F(ClosedGateTest, ReadersGoOn) {
 // A handler that gives up after a while, as every timeout does.
 class PatienceTest : public ClosedGateTest, public ::testing::WithParamInterface<int> {};
 
-TEST_P(PatienceTest, DISABLED_ABusyHandlerThatGivesUp) {
+TEST_P(PatienceTest, ABusyHandlerThatGivesUp) {
   int calls_left = GetParam();
   sqlite3_busy_handler(
       other_.get(),
@@ -193,14 +193,15 @@ TEST_P(PatienceTest, DISABLED_ABusyHandlerThatGivesUp) {
   other_.SetBusyTimeout(10'000);
 }
 
-TEST_P(PatienceTest, DISABLED_AShortBusyTimeout) {
+TEST_P(PatienceTest, AShortBusyTimeout) {
   other_.SetBusyTimeout(GetParam());
   checkpoint_ = StartCheckpoint(checkpointer_);
   EXPECT_EQ(other_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
   other_.SetBusyTimeout(10'000);
 }
 
-INSTANTIATE_TEST_SUITE_P(, PatienceTest, ::testing::Values(1, 2, 3, 4, 5, 8, 20));
+// (A timeout of 1 ms is over before SQLite has slept in line.)
+INSTANTIATE_TEST_SUITE_P(, PatienceTest, ::testing::Values(2, 3, 4, 5, 8, 20));
 
 // ---- All four modes ----
 

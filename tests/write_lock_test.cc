@@ -274,7 +274,7 @@ TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByTurnsInVain) {
 }
 
 // Another process commits between each snapshot and the request for the lock.
-TEST_F(WriteLockTest, DISABLED_ABusyTimeoutIsNotShortenedByOldSnapshots) {
+TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByOldSnapshots) {
   constexpr milliseconds kTimeout(100);
   Db waiter = OpenWithTable();
   Db foreign(path(), "unix");
@@ -372,7 +372,7 @@ TEST_F(SleepTest, OfAThreadThatWasJustRefused) {
 }
 
 // A program that polls: BEGIN IMMEDIATE, nothing to do, COMMIT, sqlite3_sleep().
-TEST_F(SleepTest, DISABLED_AfterATransactionThatWroteNothing) {
+TEST_F(SleepTest, AfterATransactionThatWroteNothing) {
   Db db = OpenWithTable();
   for (const char* sql : {"BEGIN IMMEDIATE; COMMIT", "BEGIN IMMEDIATE; SELECT * FROM t; ROLLBACK",
                           "DELETE FROM t WHERE x='none'"}) {
@@ -384,7 +384,7 @@ TEST_F(SleepTest, DISABLED_AfterATransactionThatWroteNothing) {
 // ---- A turn that is kept for somebody who has not come yet ----
 
 // Stock SQLite knows no such thing: the lock is free.
-TEST_F(WriteLockTest, DISABLED_ATurnIsNoReasonForBusy) {
+TEST_F(WriteLockTest, ATurnIsNoReasonForBusy) {
   Db holder = OpenWithTable();
   Db granted = OpenWithTable();
   Db other = OpenWithTable();
@@ -413,7 +413,7 @@ TEST_F(WriteLockTest, DISABLED_ATurnIsNoReasonForBusy) {
 }
 
 // With syncs at once the queue is never empty, and a thread that sleeps by itself must not starve.
-TEST_F(WriteLockTest, DISABLED_AHandlerThatDoesNotSleepInLineGetsItsTurnInACrowd) {
+TEST_F(WriteLockTest, AHandlerThatDoesNotSleepInLineGetsItsTurnInACrowd) {
   constexpr int kCrowd = 4;
   Db db = OpenWithTable();
   EXPECT_EQ(db.Text("PRAGMA groupcommit_policy=on_each_flush"), "on_each_flush");

@@ -81,7 +81,8 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   last_write_ = LastWrite::kOther;
   page1_frame_ = 0;
   schema_may_change_ = false;
-  LostRace::Forget(writer_);
+  // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
+  if (!HoldsReadLock() || change_at_lock_ == change_at_snapshot_) LostRace::Forget(writer_);
   if (refused_since_ != 0) {
     database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
     refused_since_ = 0;
@@ -275,6 +276,7 @@ int Connection::WaitForCommit() {
 void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;
+  if (wal_index_ != nullptr) change_at_snapshot_ = Header().change();
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
   if (durable >= appended || wal_index_ == nullptr) return;

@@ -112,7 +112,7 @@ class Connection final : private Coordinator::Log {
   void SetBaseLockTimeout(int timeout_ms);
   void ReturnTurn();
   void LoseRace(bool elsewhere);
-  bool WaitsAtGate();
+  bool WaitsInLine();
   bool IsUpgrade() const;
   void CountIn();
   void CountOut();
@@ -168,10 +168,12 @@ class Connection final : private Coordinator::Log {
   bool closed_gate_ = false;
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
   int64_t refused_since_ = 0;    // when the write lock was first refused, ns; 0: not waiting for it
+  int64_t last_refused_ = 0;     // ns
 
   // The write transaction, from OnLocked(WRITE) on.
-  uint32_t change_at_lock_ = 0;    // WalIndexHeader::change then: a commit changes it
-  uint64_t failures_at_lock_ = 0;  // Coordinator::failures() then
+  uint32_t change_at_lock_ = 0;      // WalIndexHeader::change then: a commit changes it
+  uint32_t change_at_snapshot_ = 0;  // the same when the snapshot was taken
+  uint64_t failures_at_lock_ = 0;    // Coordinator::failures() then
   bool log_written_ = false;
   LastWrite last_write_ = LastWrite::kOther;
   FrameHeader frame_header_;  // of the last frame header written

@@ -31,7 +31,7 @@ int Connection::TakeTurn() {
   has_turn_ = queue.TryAcquire(writer_);
   if (has_turn_) return SQLITE_OK;
   if (lock_timeout_ms_ != 0) return AwaitTurn();
-  if (queue.IsInLongTurn() && !WaitsAtGate()) return SQLITE_OK;
+  if (queue.IsKept() && !WaitsInLine()) return SQLITE_OK;
   LoseRace(false);
   return SQLITE_BUSY;
 }
@@ -87,8 +87,15 @@ void Connection::OnRefused(unsigned locks, bool exclusive) {
 
 // `elsewhere`: to another process, or to a connection that does not queue up.
 void Connection::LoseRace(bool elsewhere) {
+  constexpr int64_t kGivenUpNanos = 250'000'000;
+  constexpr int64_t kTooLongNanos = 50'000'000;
+  const bool in_line = LostRace::SleepsUntil(writer_) != 0;
   LostRace::Note(database_->write_queue(), writer_, elsewhere);
-  if (refused_since_ == 0) refused_since_ = database_->clock().NowNanos();
+  const int64_t now = database_->clock().NowNanos();
+  if (refused_since_ == 0 || now - last_refused_ > kGivenUpNanos) refused_since_ = now;
+  last_refused_ = now;
+  // Its busy handler sleeps by itself, and the lock never happens to be free when it asks.
+  if (!in_line && now - refused_since_ > kTooLongNanos) database_->write_queue()->Favor(writer_);
 }
 
 void Connection::ReturnTurn() {
@@ -96,20 +103,25 @@ void Connection::ReturnTurn() {
   has_turn_ = false;
   // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
   // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
-  if (!log_written_) LostRace::Note(database_->write_queue(), writer_, false);
+  // If it has slept for this before, somebody commits who does not queue up: then it is not let
+  // through early again.
+  if (log_written_ || change_at_lock_ == change_at_snapshot_) return;
+  LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
 }
 
 // ---- The checkpoint gate ----
 
-// With stock SQLite a checkpoint is no reason for SQLITE_BUSY. So only those wait for it who would
-// for another writer: not without a busy handler, which alone can tell, nor when a read transaction
-// becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
-bool Connection::WaitsAtGate() {
+// The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With
+// stock SQLite that is no reason for SQLITE_BUSY. So only those are refused who sleep in line for
+// it: not who has no busy handler, or one that sleeps by itself, which it alone can tell; nor a
+// read transaction that becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
+bool Connection::WaitsInLine() {
   if (busy_handler_ == nullptr || IsUpgrade()) return false;
-  // Asked while we hold a snapshot, which is in the way of the checkpoint: it shall sleep later.
   LoseRace(false);
+  // Asked while we hold a snapshot, which is in the way of a checkpoint: it shall sleep later.
   LostRace::PutOffSleep();
-  return busy_handler_(busy_argument_) != 0;
+  const bool waits = busy_handler_(busy_argument_) != 0;
+  return LostRace::HasPutOffSleep() && waits;
 }
 
 bool Connection::IsUpgrade() const {
@@ -171,8 +183,8 @@ void Connection::CloseGate() {
   const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
   if (queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true)) {
     const int64_t now = clock.NowNanos();
-    queue.ProlongTurn(now + CheckpointGate::kClosedNanos);
-    closed_gate_ = true;
+    closed_gate_ = queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
+    if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
     if (gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) return;
     OpenGate();
   } else {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "process.h"
 
@@ -29,17 +30,32 @@ void WriteQueue::Release(Writer writer) {
     return;
   }
   MutexLock lock(mutex_);
-  if (first_ != nullptr) {
+  const Writer favored = favored_.exchange(kNobody, std::memory_order_relaxed);
+  if (favored != kNobody) {
+    Keep(favored, HeldBy(writer));
+  } else if (first_ != nullptr) {
     LetThrough(&first_, HeldBy(writer));
   } else {
     lock_.store(0, std::memory_order_seq_cst);
   }
 }
 
-void WriteQueue::ProlongTurn(int64_t until) {
+// Keeps the lock for `writer`, unless it is no longer as it was.
+bool WriteQueue::Keep(Writer writer, uint64_t lock) {
+  kept_until_.store(clock_->NowNanos() + kTurnNanos, std::memory_order_relaxed);
+  long_turn_until_.store(0, std::memory_order_release);
+  return lock_.compare_exchange_strong(lock, KeptFor(writer), std::memory_order_acq_rel);
+}
+
+bool WriteQueue::ProlongTurn(Writer writer, int64_t until) {
   MutexLock lock(mutex_);
+  // With the mutex held, nobody but a newcomer can take it, and only if it has expired.
+  if (lock_.load(std::memory_order_acquire) != KeptFor(writer)) return false;
   kept_until_.store(until, std::memory_order_relaxed);
   long_turn_until_.store(until, std::memory_order_release);
+  if (lock_.load(std::memory_order_acquire) == KeptFor(writer)) return true;
+  long_turn_until_.store(0, std::memory_order_release);
+  return false;
 }
 
 bool WriteQueue::IsInLongTurn() const {
@@ -75,11 +91,7 @@ void WriteQueue::LetThroughIfFree() {
 // Keeps the lock for a waiter, unless it is no longer as it was.
 void WriteQueue::LetThrough(Waiter** link, uint64_t lock) {
   Waiter* waiter = *link;
-  kept_until_.store(clock_->NowNanos() + kTurnNanos, std::memory_order_relaxed);
-  long_turn_until_.store(0, std::memory_order_release);
-  if (!lock_.compare_exchange_strong(lock, KeptFor(waiter->writer), std::memory_order_acq_rel)) {
-    return;
-  }
+  if (!Keep(waiter->writer, lock)) return;
   *link = waiter->next;
   waiting_.fetch_sub(1, std::memory_order_seq_cst);
   if (waiter->parked) {
@@ -115,14 +127,14 @@ bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
   MutexLock lock(mutex_);
   while (!waiter->granted.load(std::memory_order_relaxed)) {
     const int64_t now = clock_->NowNanos();
-    deadline = std::max(deadline, long_turn_until_.load(std::memory_order_relaxed));
-    if (now >= deadline) {
+    const int64_t until = std::max(deadline, long_turn_until_.load(std::memory_order_relaxed));
+    if (now >= until) {
       Dequeue(waiter);
       return false;
     }
     waiter->parked = true;
     // Nobody tells of a turn that is not taken.
-    clock_->WaitUntil(waiter->unparked, mutex_, std::min(deadline, now + kPatrolNanos));
+    clock_->WaitUntil(waiter->unparked, mutex_, std::min(until, now + kPatrolNanos));
     waiter->parked = false;
     LetThroughIfFree();
   }
@@ -150,6 +162,7 @@ namespace {
 
 // The write lock that this thread was last refused.
 struct Lost {
+  ~Lost();
   enum class Stage : uint8_t {
     kNothing,
     kRefused,  // and the thread has asked for nothing since: it may be about to sleep for it
@@ -165,11 +178,16 @@ struct Lost {
   int64_t until = 0;    // when its sleeps would have ended, had none been cut short; ns
 };
 thread_local Lost lost;
+// Destructors of static objects run after those of the main thread, and may use a database.
+thread_local bool lost_is_gone = false;
+
+Lost::~Lost() { lost_is_gone = true; }
 
 }  // namespace
 
 void LostRace::Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
                     bool elsewhere) {
+  if (lost_is_gone) return;
   if (lost.stage != Lost::Stage::kSlept || lost.writer != writer) {
     if (lost.queue != queue) lost.queue = queue;
     lost.writer = writer;
@@ -182,17 +200,26 @@ void LostRace::Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer
 }
 
 void LostRace::Forget(WriteQueue::Writer writer) {
+  if (lost_is_gone) return;
   if (lost.writer == writer) lost.stage = Lost::Stage::kNothing;
 }
 
-void LostRace::PutOffSleep() { lost.put_off = true; }
+void LostRace::PutOffSleep() {
+  if (!lost_is_gone) lost.put_off = true;
+}
+
+bool LostRace::HasPutOffSleep() {
+  return !lost_is_gone && lost.stage == Lost::Stage::kSlept && !std::exchange(lost.put_off, false);
+}
 
 void LostRace::Pass() {
+  if (lost_is_gone) return;
   lost.put_off = false;
   if (lost.stage == Lost::Stage::kRefused) lost.stage = Lost::Stage::kNothing;
 }
 
 bool LostRace::Sleep(int micros) {
+  if (lost_is_gone) return false;
   if (lost.stage != Lost::Stage::kRefused || lost.fork_generation != ForkGeneration()) return false;
   lost.stage = Lost::Stage::kSlept;
   Clock& clock = lost.queue->clock();
@@ -209,6 +236,7 @@ bool LostRace::Sleep(int micros) {
 }
 
 int64_t LostRace::SleepsUntil(WriteQueue::Writer writer) {
+  if (lost_is_gone) return 0;
   return lost.stage == Lost::Stage::kSlept && lost.writer == writer ? lost.until : 0;
 }
 

@@ -47,6 +47,9 @@ class WriteQueue {
   // The same, but wakes nobody up: there is nothing to be had, as another process has the lock.
   void GiveUp() { lock_.store(0, std::memory_order_release); }
 
+  // The next turn is `writer`'s, which is not in the queue.
+  void Favor(Writer writer) { favored_.store(writer, std::memory_order_relaxed); }
+
   // Waits for a turn, until `deadline`. True if the lock is kept for `writer` now. The lower the
   // `ticket`, the earlier the turn. If `free_is_enough`, the turn may be one that nobody hands on,
   // because the lock is free. REQUIRES: `writer` neither has the lock nor waits for it.
@@ -54,11 +57,13 @@ class WriteQueue {
       EXCLUDES(mutex_);
 
   // Keeps a turn until `until`: longer than usual, and threads that wait do so until its end,
-  // however long they meant to. REQUIRES: the lock is kept for `writer`.
-  void ProlongTurn(int64_t until) EXCLUDES(mutex_);
+  // however long they meant to. False if the turn has been lost meanwhile.
+  bool ProlongTurn(Writer writer, int64_t until) EXCLUDES(mutex_);
   // Ends it, unless it ended by itself. The writer may have taken and released the lock in between.
   void EndTurn(Writer writer) EXCLUDES(mutex_);
-  // Is the lock kept by a turn that was prolonged?
+  // Is the lock kept for somebody who has not come for it yet?
+  bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
+  // By a turn that was prolonged?
   bool IsInLongTurn() const;
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
@@ -90,6 +95,7 @@ class WriteQueue {
   static bool IsKept(uint64_t lock) { return (lock & 1) != 0; }
 
   bool IsUnclaimed(uint64_t lock) const;
+  bool Keep(Writer writer, uint64_t lock) REQUIRES(mutex_);
   void LetThroughIfFree() REQUIRES(mutex_);
   void LetThrough(Waiter** link, uint64_t lock) REQUIRES(mutex_);
   bool Park(Waiter* waiter, int64_t deadline) EXCLUDES(mutex_);
@@ -102,6 +108,7 @@ class WriteQueue {
   std::atomic<int64_t> kept_until_{0};       // stored before lock_ says that it is kept
   std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
   std::atomic<int> waiting_{0};              // how many are in the queue
+  std::atomic<Writer> favored_{kNobody};
   std::atomic<uint64_t> tickets_{0};
 
   Mutex mutex_;
@@ -121,6 +128,8 @@ class LostRace {
   static int64_t SleepsUntil(WriteQueue::Writer writer);
   // The next sleep takes no time, but is added to the one after it.
   static void PutOffSleep();
+  // Has there been such a sleep?
+  static bool HasPutOffSleep();
   // The thread asks for a lock: if it was about to sleep, it is no longer.
   static void Pass();
   // If the calling thread has just been refused a lock, waits for it at most `micros`, and returns
