@@ -16,10 +16,15 @@ bool WriteQueue::TryAcquire(Writer writer) {
     if (lock != 0 && lock != KeptFor(writer) && !IsUnclaimed(lock)) return false;
   } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
                                         std::memory_order_acquire));
+  held_since_ = clock_->NowNanos();
   return true;
 }
 
 void WriteQueue::Release(Writer writer) {
+  constexpr int64_t kWeight = 8;
+  const int64_t usual = hold_nanos_.load(std::memory_order_relaxed);
+  const int64_t held = clock_->NowNanos() - held_since_;
+  hold_nanos_.store(usual + (held - usual) / kWeight, std::memory_order_relaxed);
   if (long_turn_until_.load(std::memory_order_relaxed) != 0) long_turn_until_.store(0);
   // Sequentially consistent: a thread that queues up counts itself before it looks at the lock.
   if (waiting_.load(std::memory_order_seq_cst) == 0) {
@@ -115,7 +120,8 @@ bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, boo
     Enqueue(&self);
     LetThroughIfFree();
   }
-  const int64_t yield_until = std::min(deadline, clock_->NowNanos() + yield_nanos_);
+  const bool parks = hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos;
+  const int64_t yield_until = parks ? 0 : std::min(deadline, clock_->NowNanos() + yield_nanos_);
   while (!self.granted.load(std::memory_order_acquire)) {
     if (clock_->NowNanos() >= yield_until) return Park(&self, deadline);
     std::this_thread::yield();

@@ -74,6 +74,9 @@ class WriteQueue {
 
  private:
   static constexpr int64_t kYieldNanos = 1'000'000;
+  // Where the lock is held for longer than this, giving way is only a waste: what it saves is the
+  // time that a parked thread takes to wake up.
+  static constexpr int64_t kLongHoldNanos = 100'000;
   static constexpr int64_t kPatrolNanos = 4 * kTurnNanos;
 
   // A thread in AwaitTurn(), on its stack.
@@ -109,6 +112,8 @@ class WriteQueue {
   std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
   std::atomic<int> waiting_{0};              // how many are in the queue
   std::atomic<Writer> favored_{kNobody};
+  int64_t held_since_ = 0;              // of whoever has the lock
+  std::atomic<int64_t> hold_nanos_{0};  // how long it was held lately, smoothed
   std::atomic<uint64_t> tickets_{0};
 
   Mutex mutex_;
