@@ -34,7 +34,7 @@ class LostRaceTest : public ::testing::Test {
   }
 
   FakeClock clock_;
-  std::shared_ptr<WriteQueue> queue_ = std::make_shared<WriteQueue>(&clock_, 0);
+  std::shared_ptr<WriteQueue> queue_ = std::make_shared<WriteQueue>(&clock_, 0, 0);
 };
 
 TEST_F(LostRaceTest, WithoutARefusalItIsAnOrdinarySleep) { EXPECT_FALSE(LostRace::Sleep(1)); }
@@ -72,6 +72,31 @@ TEST_F(LostRaceTest, ASleepWithoutATurnTakesItsTime) {
   clock_.Advance(7 * kMicro);
   EXPECT_TRUE(slept.get());
   EXPECT_EQ(queue_->waiting(), 0);
+}
+
+// Rather than to ask in vain. All in all, and not for another process.
+TEST_F(LostRaceTest, ASleepInLineMayEndLate) {
+  const auto patient = std::make_shared<WriteQueue>(&clock_, 0, 4 * kMilli);
+  ASSERT_TRUE(patient->TryAcquire(kHolder));
+  std::future<void> slept = std::async(std::launch::async, [&] {
+    const int64_t start = clock_.NowNanos();
+    LostRace::Note(patient, kLoser, kHere);
+    EXPECT_TRUE(LostRace::Sleep(1'000));
+    EXPECT_EQ(clock_.NowNanos(), start + 5 * kMilli);
+    EXPECT_EQ(LostRace::SleepsUntil(kLoser), start + 1 * kMilli);
+    LostRace::Note(patient, kLoser, kHere);
+    EXPECT_TRUE(LostRace::Sleep(2'000));
+    EXPECT_EQ(clock_.NowNanos(), start + 7 * kMilli);
+    LostRace::Note(patient, kLoser, kElsewhere);
+    EXPECT_TRUE(LostRace::Sleep(2'000));
+    EXPECT_EQ(clock_.NowNanos(), start + 7 * kMilli);
+  });
+  for (const int64_t left : {5, 2}) {
+    ASSERT_TRUE(clock_.AwaitSleeper());
+    EXPECT_EQ(clock_.NanosLeft(), left * kMilli);
+    clock_.Advance(left * kMilli);
+  }
+  slept.get();
 }
 
 TEST_F(LostRaceTest, WhoAsksForALockIsNotAboutToSleep) {
@@ -228,7 +253,7 @@ TEST_F(LostRaceTest, AQueueOutlivesItsDatabase) {
   ASSERT_FALSE(queue.expired());
   EXPECT_TRUE(LostRace::Sleep(0));
   // The thread lets it go when it is refused another lock.
-  auto another = std::make_shared<WriteQueue>(&clock_, 0);
+  auto another = std::make_shared<WriteQueue>(&clock_, 0, 0);
   LostRace::Note(another, kLoser + 1, kHere);
   EXPECT_TRUE(queue.expired());
 }

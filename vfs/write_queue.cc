@@ -230,13 +230,16 @@ bool LostRace::Sleep(int micros) {
   lost.stage = Lost::Stage::kSlept;
   Clock& clock = lost.queue->clock();
   // SQLite's busy handler counts its sleeps and not the time: what an early end saved is slept
-  // later, if it was in vain (main.c: sqliteDefaultBusyCallback()).
+  // later, if it was in vain, and what a late one took is not slept again (main.c:
+  // sqliteDefaultBusyCallback()).
   constexpr int64_t kNanosPerMicro = 1000;
-  lost.until = std::max(clock.NowNanos(), lost.until) + micros * kNanosPerMicro;
+  if (lost.until == 0) lost.until = clock.NowNanos();
+  lost.until += micros * kNanosPerMicro;
   if (lost.put_off) {
     lost.put_off = false;
   } else {
-    lost.queue->AwaitTurn(lost.writer, lost.ticket, lost.until, !lost.elsewhere);
+    const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
+    lost.queue->AwaitTurn(lost.writer, lost.ticket, deadline, !lost.elsewhere);
   }
   return true;
 }

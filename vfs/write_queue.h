@@ -33,8 +33,9 @@ class WriteQueue {
 
   // `clock` is never destroyed: a thread may sleep in a queue whose database has been closed.
   // A thread that waits gives way to others for `yield_nanos` before it parks.
-  explicit WriteQueue(Clock* clock, int64_t yield_nanos = kYieldNanos)
-      : clock_(clock), yield_nanos_(yield_nanos) {}
+  explicit WriteQueue(Clock* clock, int64_t yield_nanos = kYieldNanos,
+                      int64_t late_nanos = kLateNanos)
+      : clock_(clock), yield_nanos_(yield_nanos), late_nanos_(late_nanos) {}
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
@@ -69,11 +70,16 @@ class WriteQueue {
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
   Clock& clock() { return *clock_; }
 
+  // A sleep in line may end so much late. SQLite's first ones are short, and where many wait, most
+  // of them would end before their turn: each costs a snapshot and a request in vain.
+  int64_t late_nanos() const { return late_nanos_; }
+
   // How many threads wait for a turn.
   int waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr int64_t kYieldNanos = 1'000'000;
+  static constexpr int64_t kLateNanos = 4'000'000;
   // Where the lock is held for longer than this, giving way is only a waste: what it saves is the
   // time that a parked thread takes to wake up.
   static constexpr int64_t kLongHoldNanos = 100'000;
@@ -107,6 +113,7 @@ class WriteQueue {
 
   Clock* const clock_;
   const int64_t yield_nanos_;
+  const int64_t late_nanos_;
   std::atomic<uint64_t> lock_{0};            // 0: free
   std::atomic<int64_t> kept_until_{0};       // stored before lock_ says that it is kept
   std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
