@@ -82,6 +82,18 @@ TEST_F(FailedSyncTest, EveryCommitThatItCoversFailsAndNoOther) {
   ExpectWorkGoesOn(rows_ + 1);
 }
 
+// A transaction that began on top of a pending commit ends with an error once that has failed, as
+// SQLite ends one after an I/O error (vdbeaux.c: sqlite3VdbeHalt()).
+TEST_F(FailedSyncTest, ATransactionOnASnapshotThatFailedEndsWithAnError) {
+  std::future<int> commit = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  b_.ExecOk("BEGIN; SELECT 1 FROM sqlite_schema");
+  FailHeldSync();
+  EXPECT_EQ(b_.Exec("SELECT count(*) FROM t") & 0xff, SQLITE_IOERR);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(sqlite3_get_autocommit(b_.get()), 0);
+  ExpectWorkGoesOn(rows_);
+}
+
 TEST_F(FailedSyncTest, SeveralInARow) {
   for (int i = 0; i < 5; i++) {
     storage_.FailSyncs(FileKind::kWal, 1, 1);
