@@ -16,6 +16,18 @@ class RepairTest : public ShimTest {
     db.ExecOk("INSERT INTO t VALUES('after')");
     EXPECT_EQ(RowsAfterPowerCut(), rows + 1);
   }
+
+  // The disk works again, and the database is opened. One commit later another one fails; returns
+  // how many rows there were before that.
+  int64_t ReopenAndFail(Db& db) {
+    storage_.FailSyncs(FileKind::kWal, 1, 0);
+    db = OpenWal();
+    db.ExecOk("INSERT INTO t VALUES('after')");
+    const int64_t rows = db.Int("SELECT count(*) FROM t");
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+    return rows;
+  }
 };
 
 // A connection that has neither restarted nor recovered a log draws new salts when it begins one
@@ -72,12 +84,7 @@ TEST_F(RepairTest, AFailureAfterTheOneFromBeforeReopening) {
   storage_.FailSyncs(FileKind::kWal, 1, 100);
   EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
   a.Close();
-  storage_.FailSyncs(FileKind::kWal, 1, 0);
-  a = OpenWal();
-  a.ExecOk("INSERT INTO t VALUES('after')");
-  const int64_t rows = a.Int("SELECT count(*) FROM t");
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  const int64_t rows = ReopenAndFail(a);
   ExpectTakenBack(a, rows);
 }
 
@@ -91,12 +98,7 @@ TEST_F(RepairTest, AFailureAfterTheLogWithTheHoleWasDeleted) {
   EXPECT_EQ(Stats(b).fenced, 1);
   a.Close();
   b.Close();
-  storage_.FailSyncs(FileKind::kWal, 1, 0);
-  a = OpenWal();
-  a.ExecOk("INSERT INTO t VALUES('after')");
-  const int64_t rows = a.Int("SELECT count(*) FROM t");
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  const int64_t rows = ReopenAndFail(a);
   // (What synchronous=OFF has left for a power cut to take is another matter.)
   EXPECT_EQ(a.Int("SELECT count(*) FROM t"), rows);
   EXPECT_EQ(Stats(a).fenced, 0);

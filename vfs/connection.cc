@@ -166,7 +166,6 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
 
 int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
-    if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
     return Fail(kCommitFailed);
   }
   const bool defer = MayDefer();
@@ -180,10 +179,6 @@ int Connection::SyncLog(int flags) {
       Holds(kWriteLock) ? failures_at_lock_ : database_->coordinator().failures();
   const int rc = database_->coordinator().SyncNow(this, failures);
   requested_flags_ = 0;
-  // A checkpoint that stops here has copied nothing (wal.c: walCheckpoint()).
-  if (rc != SQLITE_OK && Holds(kCheckpointLock) && wal_index_ != nullptr) {
-    CheckpointInfo::ForgetAttempt(wal_index_);
-  }
   return rc == SQLITE_OK ? rc : Fail(rc);
 }
 
@@ -276,11 +271,13 @@ int Connection::WaitForCommit() {
 void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;
-  if (wal_index_ != nullptr) change_at_snapshot_ = Header().change();
+  if (wal_index_ == nullptr) return;
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
-  if (durable >= appended || wal_index_ == nullptr) return;
-  snapshot_ = database_->commits().OwnerOf(Header().last_frame(), durable, appended).lsn;
+  const WalIndexHeader header = Header();
+  change_at_snapshot_ = header.change();
+  if (durable >= appended) return;
+  snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, appended).lsn;
 }
 
 // A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.

@@ -34,7 +34,7 @@ bool Fence::Take(sqlite3_file* main) {
 void Fence::TakeOver(sqlite3_file* main) { write_holder_.store(main, std::memory_order_release); }
 
 void Fence::Release() {
-  told_ = false;
+  put_back_ = told_ = false;
   groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
   groupcommit::Release(write_holder_, kWriteIndex);
 }
