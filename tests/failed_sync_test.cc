@@ -188,24 +188,19 @@ TEST_F(FailedSyncTest, AFailedSyncAtOnce) {
   ExpectWorkGoesOn(rows_);
 }
 
+// The commit's own sync succeeds, but it overlapped one that failed: its bytes may be lost.
 TEST_F(FailedSyncTest, AFailedCheckpointTakesThePendingCommitsAlong) {
-  std::future<int> commit = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  storage_.HoldSyncs(FileKind::kWal);
   std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
-  // The commit's own sync succeeds, but it overlapped one that failed.
-  storage_.SetFaultHook([n = std::make_shared<std::atomic<int>>(0)](const Call& call) {
-    return call.op == Op::kSync && call.kind == FileKind::kWal && n->fetch_add(1) == 0
-               ? SQLITE_IOERR_FSYNC
-               : SQLITE_OK;
-  });
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  // The failure is known as soon as somebody repairs the log.
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   storage_.OpenGate();
-  // Whichever the storage let through first has failed; if it was the checkpoint's, the commit has
-  // to fail as well, since its bytes may be lost.
-  const int committed = commit.get();
-  const int checkpointed = checkpoint.get();
-  EXPECT_EQ(committed, SQLITE_IOERR_FSYNC);
-  EXPECT_NE(checkpointed, SQLITE_OK);
-  storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(checkpoint.get(), SQLITE_OK);
   ExpectWorkGoesOn(rows_);
 }
 
