@@ -14,7 +14,7 @@ struct DemoOptions {
   std::string directory;  // Empty: find one that is on a disk.
   std::vector<int> connections = {1, 2, 4, 8, 16, 32, 64};
   double seconds = 2;
-  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0};
+  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0, 0};
   std::string json_path;  // Empty: no file.
   bool keep = false;
   bool help = false;

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
-#include <deque>
 
 #include "coordinator.h"
 #include "support/coordinator_fixture.h"
@@ -13,15 +12,7 @@ namespace {
 constexpr int kError = 1034;
 constexpr int kOtherError = 10;
 
-class CoordinatorOverlapTest : public CoordinatorFixture {
- protected:
-  BackgroundCall& StartAwaitRunningSyncs() {
-    return calls_.emplace_back([this] {
-      coordinator_.AwaitRunningSyncs();
-      return 0;
-    });
-  }
-};
+class CoordinatorOverlapTest : public CoordinatorFixture {};
 
 // The leader's sync serves nobody, as another one has failed meanwhile, but a follower that came
 // after Resume() must neither be failed with the old ones nor be served by the old sync.
@@ -126,16 +117,14 @@ TEST_F(CoordinatorOverlapTest, TheTailStandsStillInTheStateOfFailure) {
   Recover();
   BackgroundCall& leader = StartWait(Commit());
   ASSERT_TRUE(log_.AwaitCalls(3));
-  log_.Finish(0);
-  EXPECT_EQ(old.Result(), kError);
-  const bool has_failed = coordinator_.failure() != 0;
   const Lsn tail = coordinator_.durable();
-  if (has_failed) {
-    EXPECT_TRUE(log_.RollBack(tail));
-  }
+  log_.Finish(0);
+  old.AwaitParked();
+  EXPECT_EQ(coordinator_.durable(), tail);
   log_.Finish(2);
-  EXPECT_EQ(leader.Result(), has_failed ? kError : 0);
-  EXPECT_EQ(coordinator_.durable(), has_failed ? tail : tail + 1);
+  EXPECT_EQ(old.Result(), kError);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(coordinator_.durable(), tail + 1);
 }
 
 TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailureIsNoBatch) {
@@ -154,16 +143,16 @@ TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailureIsNoBatch) {
   EXPECT_EQ(stats_.batch[0].Get(), 0) << "nothing became durable";
 }
 
-TEST_F(CoordinatorOverlapTest, ASuccessThatEndedBeforeTheFailureStands) {
+TEST_F(CoordinatorOverlapTest, ASuccessThatEndedBeforeTheOtherBeganStands) {
   log_.HoldSyncs();
   const Lsn first = Commit();
   BackgroundCall& good = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(1));
+  log_.Finish(0);
+  EXPECT_EQ(good.Result(), 0);
   const Lsn second = Commit();
   BackgroundCall& bad = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(0);
-  EXPECT_EQ(good.Result(), 0);
   log_.Finish(1, kError);
   EXPECT_EQ(bad.Result(), kError);
   EXPECT_EQ(Wait(first), 0);
@@ -173,57 +162,42 @@ TEST_F(CoordinatorOverlapTest, ASuccessThatEndedBeforeTheFailureStands) {
   EXPECT_EQ(Wait(second), kError);
 }
 
-TEST_F(CoordinatorOverlapTest, AwaitRunningSyncsWaitsForAllThatHaveBegun) {
-  coordinator_.AwaitRunningSyncs();  // there is none
-  log_.HoldSyncs();
-  StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& leader = StartWait(Commit());
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  BackgroundCall& await = StartAwaitRunningSyncs();
-  await.AwaitParked();
-  EXPECT_FALSE(await.returned());
-  log_.Finish(1);
-  EXPECT_EQ(leader.Result(), 0);
-  await.AwaitParked();
-  EXPECT_FALSE(await.returned()) << "one of the two is still under way";
-  log_.Finish(0);
-  EXPECT_EQ(await.Result(), 0);
-}
-
-// At any moment one is under way, but each of them ends.
-TEST_F(CoordinatorOverlapTest, AwaitRunningSyncsDoesNotWaitForLaterOnes) {
-  log_.HoldSyncs();
-  StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& await = StartAwaitRunningSyncs();
-  await.AwaitParked();
-  constexpr size_t kMostSyncs = 2000;
-  std::deque<BackgroundCall> syncs;
-  for (size_t ended = 0; ended < kMostSyncs && !await.returned(); ended++) {
-    syncs.emplace_back([this] { return SyncNow(); });
-    if (!log_.AwaitCalls(ended + 2)) break;
-    log_.Finish(ended);
-    if (syncs.size() > 1) syncs.pop_front();
+// The other one may have failed on the device already, and its error told to its caller alone.
+TEST_F(CoordinatorOverlapTest, ASuccessIsNoneBeforeTheOthersHaveEnded) {
+  for (int outcome : {0, kError}) {
+    const size_t calls = log_.calls();
+    log_.HoldSyncs();
+    BackgroundCall& other = StartSyncNow();
+    ASSERT_TRUE(log_.AwaitCalls(calls + 1));
+    const Lsn lsn = Commit();
+    BackgroundCall& leader = StartWait(lsn);
+    ASSERT_TRUE(log_.AwaitCalls(calls + 2));
+    log_.EndOnDevice(calls, outcome);
+    log_.Finish(calls + 1);
+    leader.AwaitParked();
+    EXPECT_FALSE(leader.returned());
+    EXPECT_FALSE(coordinator_.IsDurable(lsn));
+    log_.Finish(calls, outcome);
+    EXPECT_EQ(other.Result(), outcome);
+    EXPECT_EQ(leader.Result(), outcome);
+    EXPECT_EQ(coordinator_.failure(), outcome);
   }
-  EXPECT_TRUE(await.returned());
-  log_.ReleaseAll();
 }
 
-// Though the device has long failed.
-TEST_F(CoordinatorOverlapTest, AwaitRunningSyncsReturnsWhenTheirFailureIsKnown) {
+// At any moment one may be under way.
+TEST_F(CoordinatorOverlapTest, ASuccessDoesNotWaitForSyncsThatBeginLater) {
   log_.HoldSyncs();
-  BackgroundCall& leader = StartWait(Commit());
+  BackgroundCall& other = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(1));
-  log_.EndOnDevice(0, kError);
-  BackgroundCall& await = StartAwaitRunningSyncs();
-  await.AwaitParked();
-  EXPECT_FALSE(await.returned());
-  log_.Finish(0, kError);
-  EXPECT_EQ(await.Result(), 0);
-  EXPECT_EQ(coordinator_.failure(), kError);
-  EXPECT_EQ(coordinator_.failures(), 1u);
-  EXPECT_EQ(leader.Result(), kError);
+  BackgroundCall& good = StartSyncNow();
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.Finish(1);
+  good.AwaitParked();
+  StartSyncNow();
+  ASSERT_TRUE(log_.AwaitCalls(3));
+  log_.Finish(0);
+  EXPECT_EQ(good.Result(), 0);
+  EXPECT_FALSE(other.returned()) << "it overlaps the last one";
 }
 
 TEST_F(CoordinatorOverlapTest, TheFirstErrorCountsUntilResume) {

@@ -86,10 +86,11 @@ class Watchdog {
 };
 
 // One log that several threads reach, each through a handle of its own. A failed sync is told once
-// to every handle, as Linux does.
+// to every handle, as Linux does, or only to the one through which it was asked for.
 class Device {
  public:
-  explicit Device(double failure_rate) : failure_rate_(failure_rate) {}
+  Device(double failure_rate, bool tells_all)
+      : failure_rate_(failure_rate), tells_all_(tells_all) {}
 
   class Handle final : public Coordinator::Log {
    public:
@@ -174,12 +175,16 @@ class Device {
     handle->errors_told_ = errors_;
     // What is told late was lost before, and nothing more is.
     if (ok || fails) model_.EndSync(begin, ok);
+    for (Handle* other : handles_) {
+      if (fails && !tells_all_) other->errors_told_ = errors_;
+    }
     return ok ? 0 : static_cast<int>(errors_);
   }
 
   std::mutex mutex_;
   DurabilityModel model_;
   double failure_rate_;
+  const bool tells_all_;
   Lsn written_ = 0;
   uint64_t errors_ = 0;
   std::vector<Handle*> handles_;
@@ -189,7 +194,9 @@ class Device {
 class Schedule {
  public:
   explicit Schedule(uint64_t seed)
-      : seed_(seed), random_(seed), device_(Chance(random_, 0.5) ? 0 : 0.1 * Uniform()) {
+      : seed_(seed),
+        random_(seed),
+        device_(Chance(random_, 0.5) ? 0 : 0.1 * Uniform(), Chance(random_, 0.5)) {
     coordinator_.SetPolicy(RandomPolicy(random_));
     if (Chance(random_, 0.5)) coordinator_.Reserve(random_() % 40);
     threads_ = 2 + (Chance(random_, 0.3) ? random_() % 31 : random_() % 7);
@@ -235,9 +242,9 @@ class Schedule {
   void Thread(uint64_t seed) {
     Random random(seed);
     Device::Handle handle(&device_, seed + 500);
-    Open(&handle);
+    device_.Open(&handle);
     for (uint64_t step = 0; step < steps_; step++) {
-      if (Chance(random, unruly_)) Open(&handle);
+      if (Chance(random, unruly_)) device_.Open(&handle);
       if (Chance(random, unruly_)) {
         coordinator_.SetPolicy(RandomPolicy(random));
       } else if (Chance(random, unruly_)) {
@@ -249,12 +256,6 @@ class Schedule {
       }
     }
     device_.Close(&handle);
-  }
-
-  // It is not told of failures before that.
-  void Open(Device::Handle* handle) {
-    device_.Open(handle);
-    coordinator_.AwaitRunningSyncs();
   }
 
   void WriteAndWait(Random& random, Coordinator::Log* log) {
@@ -340,7 +341,7 @@ class Schedule {
   // All threads have gone: nothing is left behind, and life goes on.
   void CheckEnd() {
     Device::Handle handle(&device_, seed_ + 1);
-    Open(&handle);
+    device_.Open(&handle);
     device_.StopFailing();
     if (coordinator_.failure() != 0) Recover(random_);
     const Lsn lsn = Write(random_);

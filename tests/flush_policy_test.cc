@@ -65,6 +65,9 @@ TEST(FlushPolicy, ReadsWhatIsDocumented) {
   ExpectParses("group(max_wait_us=0,max_batch=0)", FlushPolicy::Group(0, 0));
   ExpectParses("group(max_wait_us=10000000,max_batch=1000000)",
                FlushPolicy::Group(10'000'000, 1'000'000));
+  ExpectParses("interval", FlushPolicy::Interval(GROUPCOMMIT_MAX_DELAY_US_DEFAULT));
+  ExpectParses("interval(max_delay_us=0)", FlushPolicy::Interval(0));
+  ExpectParses("Interval ( max_delay_us = 10000000 )", FlushPolicy::Interval(10'000'000));
 }
 
 TEST(FlushPolicy, CaseDoesNotMatterAndSpacesMayStandBetween) {
@@ -133,6 +136,8 @@ TEST(FlushPolicy, NumbersThatAreNone) {
     ExpectFails("group(max_batch=" + std::string(number) + ",max_wait_us=1)", kBatch);
   }
   ExpectFails("group(max_batch=1000001)", kBatch);
+  ExpectFails("interval(max_delay_us=10000001)", {"max_delay_us", "0", "10000000"});
+  ExpectFails("interval(max_delay_us=)", {"max_delay_us", "0", "10000000"});
   ExpectFails("group(max_wait_us=10000001)", kWait);
   ExpectFails(std::string_view("group(max_batch=1\0)", 19), kBatch);
 }
@@ -158,6 +163,8 @@ TEST(FlushPolicy, ParametersOfOtherPolicies) {
   ExpectFails("auto(max_wait_us=1)", {"max_wait_us", "group"});
   ExpectFails("auto(max_batch=1)", {"max_batch", "group"});
   ExpectFails("on_each_flush(max_wait_us=1,max_batch=1)", {"group"});
+  ExpectFails("interval(max_wait_us=1)", {"max_wait_us", "group"});
+  ExpectFails("group(max_delay_us=1)", {"max_delay_us", "interval"});
 }
 
 TEST(FlushPolicy, HugeStrings) {
@@ -176,11 +183,13 @@ TEST(FlushPolicy, HugeStrings) {
 TEST(FlushPolicy, FormatIsReadBack) {
   for (const FlushPolicy& policy :
        {FlushPolicy{}, FlushPolicy::Auto(), kDefaultGroup, FlushPolicy::Group(0, 0),
-        FlushPolicy::Group(1, 2), FlushPolicy::Group(10'000'000, 1'000'000)}) {
+        FlushPolicy::Group(1, 2), FlushPolicy::Group(10'000'000, 1'000'000),
+        FlushPolicy::Interval(0), FlushPolicy::Interval(10'000'000)}) {
     ExpectParses(FormatPolicy(policy), policy);
     EXPECT_LT(FormatPolicy(policy).size(), 64u) << "64 bytes are always enough";
   }
   EXPECT_EQ(FormatPolicy(FlushPolicy::Auto()), "auto");
+  EXPECT_EQ(FormatPolicy(FlushPolicy::Interval(5)), "interval(max_delay_us=5)");
   EXPECT_EQ(FormatPolicy(FlushPolicy::Group(500, 8)), "group(max_wait_us=500,max_batch=8)");
 }
 
@@ -192,14 +201,17 @@ TEST(FlushPolicy, Parts) {
     return policy;
   };
   EXPECT_TRUE(PolicyParts{}.empty());
-  EXPECT_FALSE((PolicyParts{{}, {}, ""}.empty()));
-  EXPECT_TRUE(parse({"auto", {}, {}}) == FlushPolicy::Auto());
-  EXPECT_TRUE(parse({"on_each_flush", {}, {}}) == FlushPolicy{});
-  EXPECT_TRUE(parse({"group", {}, {}}) == kDefaultGroup);
-  EXPECT_TRUE(parse({"group", "500", "8"}) == FlushPolicy::Group(500, 8));
-  EXPECT_TRUE(parse({{}, "500", {}}) == FlushPolicy::Group(500, GROUPCOMMIT_MAX_BATCH_DEFAULT))
-      << "a number implies group";
-  EXPECT_TRUE(parse({{}, {}, "8"}) == FlushPolicy::Group(GROUPCOMMIT_MAX_WAIT_US_DEFAULT, 8));
+  EXPECT_FALSE((PolicyParts{{}, {}, "", {}}.empty()));
+  EXPECT_TRUE(parse({"auto", {}, {}, {}}) == FlushPolicy::Auto());
+  EXPECT_TRUE(parse({"on_each_flush", {}, {}, {}}) == FlushPolicy{});
+  EXPECT_TRUE(parse({"group", {}, {}, {}}) == kDefaultGroup);
+  EXPECT_TRUE(parse({"group", "500", "8", {}}) == FlushPolicy::Group(500, 8));
+  EXPECT_TRUE(parse({{}, "500", {}, {}}) == FlushPolicy::Group(500, GROUPCOMMIT_MAX_BATCH_DEFAULT))
+      << "a number implies its policy";
+  EXPECT_TRUE(parse({{}, {}, {}, "7"}) == FlushPolicy::Interval(7));
+  EXPECT_TRUE(parse({"interval", {}, {}, {}}) ==
+              FlushPolicy::Interval(GROUPCOMMIT_MAX_DELAY_US_DEFAULT));
+  EXPECT_TRUE(parse({{}, {}, "8", {}}) == FlushPolicy::Group(GROUPCOMMIT_MAX_WAIT_US_DEFAULT, 8));
 }
 
 TEST(FlushPolicy, BadParts) {
@@ -207,17 +219,22 @@ TEST(FlushPolicy, BadParts) {
     PolicyParts parts;
     std::vector<std::string> mentions;
   };
-  for (const Case& bad : std::vector<Case>{{{"", {}, {}}, kKinds},
-                                           {{"always", {}, {}}, kKinds},
-                                           {{"group(max_batch=1)", {}, {}}, kKinds},
-                                           {{"group", "", {}}, kWait},
-                                           {{{}, "-1", {}}, kWait},
-                                           {{{}, "10000001", {}}, kWait},
-                                           {{{}, {}, "1e3"}, kBatch},
-                                           {{{}, {}, "1000001"}, kBatch},
-                                           {{{}, "1", "x"}, kBatch},
-                                           {{"auto", "1", {}}, {"max_wait_us", "group"}},
-                                           {{"on_each_flush", {}, "1"}, {"max_batch", "group"}}}) {
+  for (const Case& bad :
+       std::vector<Case>{{{"", {}, {}, {}}, kKinds},
+                         {{"always", {}, {}, {}}, kKinds},
+                         {{"group(max_batch=1)", {}, {}, {}}, kKinds},
+                         {{"group", "", {}, {}}, kWait},
+                         {{{}, "-1", {}, {}}, kWait},
+                         {{{}, "10000001", {}, {}}, kWait},
+                         {{{}, {}, "1e3", {}}, kBatch},
+                         {{{}, {}, "1000001", {}}, kBatch},
+                         {{{}, "1", "x", {}}, kBatch},
+                         {{"auto", "1", {}, {}}, {"max_wait_us", "group"}},
+                         {{"on_each_flush", {}, "1", {}}, {"max_batch", "group"}},
+                         {{"interval", {}, {}, "10000001"}, {"max_delay_us", "10000000"}},
+                         {{"interval", "1", {}, {}}, {"max_wait_us", "group"}},
+                         {{"auto", {}, {}, "1"}, {"max_delay_us", "interval"}},
+                         {{{}, "1", {}, "1"}, {"max_delay_us", "interval"}}}) {
     FlushPolicy policy = kUntouched;
     std::string error;
     EXPECT_FALSE(ParsePolicyParts(bad.parts, &policy, &error));
@@ -230,10 +247,12 @@ TEST(FlushPolicy, BadParts) {
 
 TEST(FlushPolicy, FromCAndBack) {
   for (const groupcommit_policy& given :
-       {groupcommit_policy{GROUPCOMMIT_GROUP, 0, 0}, groupcommit_policy{GROUPCOMMIT_GROUP, 500, 8},
+       {groupcommit_policy{GROUPCOMMIT_GROUP, 0, 0, 0},
+        groupcommit_policy{GROUPCOMMIT_GROUP, 500, 8, 0},
         groupcommit_policy{GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT,
-                           GROUPCOMMIT_MAX_BATCH_LIMIT},
-        groupcommit_policy{GROUPCOMMIT_AUTO, 0, 0}, groupcommit_policy{}}) {
+                           GROUPCOMMIT_MAX_BATCH_LIMIT, 0},
+        groupcommit_policy{GROUPCOMMIT_INTERVAL, 0, 0, GROUPCOMMIT_MAX_DELAY_US_LIMIT},
+        groupcommit_policy{GROUPCOMMIT_AUTO, 0, 0, 0}, groupcommit_policy{}}) {
     FlushPolicy policy;
     std::string error;
     ASSERT_TRUE(PolicyFromC(given, &policy, &error)) << error;
@@ -241,6 +260,7 @@ TEST(FlushPolicy, FromCAndBack) {
     EXPECT_EQ(back.kind, given.kind);
     EXPECT_EQ(back.max_wait_us, given.max_wait_us);
     EXPECT_EQ(back.max_batch, given.max_batch);
+    EXPECT_EQ(back.max_delay_us, given.max_delay_us);
   }
 }
 
@@ -250,14 +270,15 @@ TEST(FlushPolicy, BadFromC) {
     std::string mention;
   };
   constexpr unsigned kMost = std::numeric_limits<unsigned>::max();
-  for (const Case& bad :
-       std::vector<Case>{{{3, 0, 0}, "kind"},
-                         {{-1, 0, 0}, "kind"},
-                         {{256 + GROUPCOMMIT_GROUP, 0, 0}, "kind"},
-                         {{GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT + 1, 0}, "max_wait_us"},
-                         {{GROUPCOMMIT_GROUP, kMost, 0}, "max_wait_us"},
-                         {{GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1}, "max_batch"},
-                         {{GROUPCOMMIT_GROUP, 0, kMost}, "max_batch"}}) {
+  for (const Case& bad : std::vector<Case>{
+           {{4, 0, 0, 0}, "kind"},
+           {{-1, 0, 0, 0}, "kind"},
+           {{256 + GROUPCOMMIT_GROUP, 0, 0, 0}, "kind"},
+           {{GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT + 1, 0, 0}, "max_wait_us"},
+           {{GROUPCOMMIT_GROUP, kMost, 0, 0}, "max_wait_us"},
+           {{GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1, 0}, "max_batch"},
+           {{GROUPCOMMIT_GROUP, 0, kMost, 0}, "max_batch"},
+           {{GROUPCOMMIT_INTERVAL, 0, 0, kMost}, "max_delay_us"}}) {
     FlushPolicy policy = kUntouched;
     std::string error;
     EXPECT_FALSE(PolicyFromC(bad.policy, &policy, &error)) << bad.mention;
@@ -268,7 +289,7 @@ TEST(FlushPolicy, BadFromC) {
 }
 
 TEST(PolicyInC, Parse) {
-  groupcommit_policy policy{GROUPCOMMIT_AUTO, 1, 2};
+  groupcommit_policy policy{GROUPCOMMIT_AUTO, 1, 2, 3};
   char* error = nullptr;
   EXPECT_EQ(groupcommit_policy_parse("group(max_wait_us=500)", &policy, &error), SQLITE_OK);
   EXPECT_EQ(error, nullptr);
@@ -280,7 +301,7 @@ TEST(PolicyInC, Parse) {
 }
 
 TEST(PolicyInC, ParseErrors) {
-  groupcommit_policy policy{GROUPCOMMIT_GROUP, 500, 8};
+  groupcommit_policy policy{GROUPCOMMIT_GROUP, 500, 8, 0};
   char* error = nullptr;
   EXPECT_EQ(groupcommit_policy_parse("group(max_batch=-1)", &policy, &error), SQLITE_ERROR);
   ASSERT_NE(error, nullptr);
@@ -301,7 +322,7 @@ TEST(PolicyInC, ParseErrors) {
 }
 
 TEST(PolicyInC, FormatIntoBuffersOfAnySize) {
-  const groupcommit_policy policy{GROUPCOMMIT_GROUP, 10'000'000, 1'000'000};
+  const groupcommit_policy policy{GROUPCOMMIT_GROUP, 10'000'000, 1'000'000, 0};
   const std::string whole = "group(max_wait_us=10000000,max_batch=1000000)";
   const int length = static_cast<int>(whole.size());
   EXPECT_EQ(groupcommit_policy_format(&policy, nullptr, 0), length);

@@ -174,7 +174,7 @@ TEST_F(PolicySettingsTest, TheFirstToNameAPolicyByUriSetsIt) {
 // ---- Precedence ----
 
 TEST_F(PolicySettingsTest, Precedence) {
-  const groupcommit_policy registered = {GROUPCOMMIT_GROUP, 1, 1};
+  const groupcommit_policy registered = {GROUPCOMMIT_GROUP, 1, 1, 0};
   ASSERT_EQ(groupcommit_register("registered", "store", 0, &registered), SQLITE_OK);
   {
     Db db(path(), "registered");

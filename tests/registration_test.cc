@@ -68,7 +68,7 @@ TEST_F(RegistrationTest, AsTheDefaultAndBack) {
 
 TEST_F(RegistrationTest, SeveralAtATime) {
   TestStorage storage("store");
-  const groupcommit_policy group = {GROUPCOMMIT_GROUP, 7, 8};
+  const groupcommit_policy group = {GROUPCOMMIT_GROUP, 7, 8, 0};
   ASSERT_EQ(groupcommit_register("one", "store", 0, &group), SQLITE_OK);
   ASSERT_EQ(groupcommit_register("two", "store", 0, nullptr), SQLITE_OK);
   ASSERT_EQ(groupcommit_register("three", "unix-dotfile", 0, nullptr), SQLITE_OK);
@@ -107,13 +107,15 @@ TEST_F(RegistrationTest, AMissingBase) {
 }
 
 TEST_F(RegistrationTest, PoliciesOutOfRange) {
-  ExpectRefusedPolicy({-1, 0, 0}, "kind");
-  ExpectRefusedPolicy({3, 0, 0}, "kind");
-  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT + 1, 0}, "max_wait_us");
-  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1}, "max_batch");
-  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, ~0u, ~0u}, "max_wait_us");
+  ExpectRefusedPolicy({-1, 0, 0, 0}, "kind");
+  ExpectRefusedPolicy({4, 0, 0, 0}, "kind");
+  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT + 1, 0, 0}, "max_wait_us");
+  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1, 0}, "max_batch");
+  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, ~0u, ~0u, 0}, "max_wait_us");
+  ExpectRefusedPolicy({GROUPCOMMIT_INTERVAL, 0, 0, GROUPCOMMIT_MAX_DELAY_US_LIMIT + 1},
+                      "max_delay_us");
   groupcommit_policy limit = {GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT,
-                              GROUPCOMMIT_MAX_BATCH_LIMIT};
+                              GROUPCOMMIT_MAX_BATCH_LIMIT, 0};
   ASSERT_EQ(groupcommit_register("new", nullptr, 0, &limit), SQLITE_OK);
   limit = {};  // it was copied
   EXPECT_EQ(Db(dir_.File("a.db"), "new").Text("PRAGMA groupcommit_policy"),
@@ -237,7 +239,7 @@ TEST_F(StatsTest, CommitsAreCountedAndCheckpointsAreNot) {
 // ---- Values ----
 
 TEST(PolicyTextTest, ResultCodes) {
-  groupcommit_policy policy = {GROUPCOMMIT_GROUP, 1, 2};
+  groupcommit_policy policy = {GROUPCOMMIT_GROUP, 1, 2, 0};
   char* error = nullptr;
   EXPECT_EQ(groupcommit_policy_parse(nullptr, &policy, &error), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_policy_parse("auto", nullptr, &error), SQLITE_MISUSE);

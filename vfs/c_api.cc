@@ -44,6 +44,33 @@ int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* 
   return sqlite3_file_control(db, zSchema, groupcommit::kFcntlStatistics, &request);
 }
 
+int groupcommit_flush(sqlite3* db, const char* zSchema) {
+  if (db == nullptr) return SQLITE_MISUSE;
+  return sqlite3_file_control(db, zSchema, groupcommit::kFcntlFlush, nullptr);
+}
+
+int groupcommit_commit_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn) {
+  if (db == nullptr || pLsn == nullptr) return SQLITE_MISUSE;
+  groupcommit::Lsns lsns{};
+  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlLsns, &lsns);
+  if (rc == SQLITE_OK) *pLsn = static_cast<sqlite3_int64>(lsns.commit);
+  return rc;
+}
+
+int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn) {
+  if (db == nullptr || pLsn == nullptr) return SQLITE_MISUSE;
+  groupcommit::Lsns lsns{};
+  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlLsns, &lsns);
+  if (rc == SQLITE_OK) *pLsn = static_cast<sqlite3_int64>(lsns.durable);
+  return rc;
+}
+
+int groupcommit_wait(sqlite3* db, const char* zSchema, sqlite3_int64 iLsn, int msTimeout) {
+  if (db == nullptr || iLsn < 0) return SQLITE_MISUSE;
+  groupcommit::WaitRequest request = {static_cast<groupcommit::Lsn>(iLsn), msTimeout};
+  return sqlite3_file_control(db, zSchema, groupcommit::kFcntlWait, &request);
+}
+
 const char* groupcommit_libversion(void) { return GROUPCOMMIT_VERSION; }
 
 int groupcommit_libversion_number(void) { return GROUPCOMMIT_VERSION_NUMBER; }

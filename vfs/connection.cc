@@ -4,28 +4,14 @@
 #include <cstring>
 #include <new>
 
+#include "sync_strength.h"
+
 namespace groupcommit {
-namespace {
-
-// Sync flags as bits of which the union is the strongest; see LogCommit::strength.
-constexpr int kSyncFull = 1;      // SQLITE_SYNC_FULL rather than NORMAL
-constexpr int kSyncMetadata = 2;  // not SQLITE_SYNC_DATAONLY
-
-int StrengthOf(int flags) {
-  return ((flags & 0x0f) == SQLITE_SYNC_FULL ? kSyncFull : 0) |
-         ((flags & SQLITE_SYNC_DATAONLY) != 0 ? 0 : kSyncMetadata);
-}
+namespace {}  // namespace
 
 // SQLite discards its page cache after an I/O error only (pager.c: pager_error()), and takes
 // SQLITE_NOTFOUND from COMMIT_PHASETWO for success.
-int AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : SQLITE_IOERR_FSYNC; }
-
-int FlagsOf(int strength) {
-  return ((strength & kSyncFull) != 0 ? SQLITE_SYNC_FULL : SQLITE_SYNC_NORMAL) |
-         ((strength & kSyncMetadata) != 0 ? 0 : SQLITE_SYNC_DATAONLY);
-}
-
-}  // namespace
+int Connection::AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : kCommitFailed; }
 
 bool Connection::HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
 
@@ -100,9 +86,12 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
     if (header.change() == change_at_lock_) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
+      counted_ = 0;
+      last_write_ = LastWrite::kOther;
       if (page1_frame_ != 0) page1_known_ = false;
     } else {
       just_committed_ = true;
+      CountCommit();
       // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
       // them. (Where all is durable, the newest one may be an old one that failed.)
       if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
@@ -142,7 +131,7 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
 
 int Connection::BeforeLogWrite() {
   log_written_ = true;
-  return database_->coordinator().failure() == 0 ? SQLITE_OK : kCommitFailed;
+  return database_->coordinator().failure() == 0 ? PrepareFlusher() : kCommitFailed;
 }
 
 // Follows wal.c: walWriteOneFrame(), a frame header and then its page.
@@ -168,9 +157,14 @@ int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
     return Fail(kCommitFailed);
   }
-  const bool defer = MayDefer();
-  if (last_write_ == LastWrite::kCommitFrame) database_->stats().commits.Add();
+  const bool ends_commit = EndsCommit();
+  const bool defer = ends_commit && MayDefer();
+  if (last_write_ == LastWrite::kCommitFrame) {
+    database_->stats().commits.Add();
+    CountCommit();
+  }
   last_write_ = LastWrite::kOther;
+  if (ends_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
   if (defer) return DeferSync(flags);
   requested_flags_ = flags;
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
@@ -182,8 +176,8 @@ int Connection::SyncLog(int flags) {
   return rc == SQLITE_OK ? rc : Fail(rc);
 }
 
-// May the sync that SQLite asks for wait until the write lock is released? When unsure: no.
-bool Connection::MayDefer() const {
+// Is the sync that SQLite asks for that of a commit, under the write lock? When unsure: no.
+bool Connection::EndsCommit() const {
   // A commit ends with its last frame's header and the full page behind it. Not so: the WAL header,
   // whose sync orders a restart (wal.c: walFrames(), syncHeader); frames rewritten by
   // walRewriteChecksums() after the commit frame; a sync in the middle of a page, without powersafe
@@ -192,7 +186,11 @@ bool Connection::MayDefer() const {
     return false;
   // Without the lock SQLite is in exclusive locking mode, or closing; with the checkpoint lock too
   // it runs a FULL, RESTART or TRUNCATE checkpoint.
-  if (!Holds(kWriteLock) || Holds(kCheckpointLock)) return false;
+  return Holds(kWriteLock) && !Holds(kCheckpointLock);
+}
+
+// May the sync of a commit wait until the write lock is released? When unsure: no.
+bool Connection::MayDefer() const {
   // A schema that is taken back would stay in the caches of other connections.
   if (schema_may_change_) return false;
   if (database_->syncs_on_each_flush()) return false;
@@ -240,12 +238,17 @@ int Connection::DeferSync(int flags) {
 
 // The coordinator's sync: in this thread, through this connection's own handle on the log.
 int Connection::Sync(Lsn from, Lsn through) {
-  const int strength = database_->commits().Strength(from, through) |
-                       (requested_flags_ != 0 ? StrengthOf(requested_flags_) : 0);
-  return log_->pMethods->xSync(log_, FlagsOf(strength));
+  const int requested = requested_flags_ != 0 ? StrengthOf(requested_flags_) : 0;
+  return log_->pMethods->xSync(log_, database_->SyncFlags(from, through, requested));
 }
 
 int Connection::WaitForCommit() {
+  const int rc = WaitForDurable();
+  EndCommit(rc == SQLITE_OK);
+  return rc;
+}
+
+int Connection::WaitForDurable() {
   const Lsn target = std::max(commit_, undurable_read_);
   const bool own = deferred_;
   const bool cached = undurable_read_ != 0;

@@ -81,6 +81,19 @@ class Connection final : private Coordinator::Log {
   // SQLITE_OK or the error of the failed sync that took it away.
   int WaitForCommit();
 
+  // All that was committed on the database before the call. Returns SQLITE_OK once it is durable,
+  // or the error of a failed sync; SQLITE_ERROR if the database is not in WAL mode.
+  int Flush();
+  // The same for a commit that Coordinator::CountWritten() has given a number, `target`. Returns
+  // SQLITE_BUSY after `timeout_ms`, unless that is negative; SQLITE_MISUSE if there is no such
+  // commit.
+  int WaitSynced(Lsn target, int timeout_ms);
+  // The number of this connection's last commit; 0: there is none.
+  Lsn last_commit() const { return last_commit_; }
+
+  // The connection is about to be closed.
+  void FlushAtClose();
+
   // The connection is about to let go of the shared memory.
   void LeaveFence();
 
@@ -122,12 +135,24 @@ class Connection final : private Coordinator::Log {
 
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
+  bool EndsCommit() const;
   bool MayDefer() const;
   bool WritesOneDatabase() const;
   int DeferSync(int flags);
   void OnPage1Written(const uint8_t* page, int size);
   int WaitForReader(Lsn lsn);
   void NoteSnapshot();
+  int WaitForDurable();
+  static int AsIoError(int rc);
+
+  // Commits that nobody waits for; see flush.cc.
+  int PrepareFlusher();
+  int TakeFlusherError();
+  bool MayLeaveToFlusher() const;
+  int LeaveToFlusher(int flags);
+  void CountCommit();
+  void EndCommit(bool success);
+  int SyncWithoutLog(Lsn target);
 
   // After a failed sync; see roll_back.cc.
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
@@ -188,6 +213,11 @@ class Connection final : private Coordinator::Log {
   bool deferred_ = false;   // commit_ is our own, noted by DeferSync()
   Lsn undurable_read_ = 0;  // newest pending commit of which a page was read while we were writing
   bool stale_cache_ = false;  // the page cache may hold pages of a failed commit
+
+  // Numbers of Coordinator::CountWritten().
+  Lsn counted_ = 0;          // the transaction's commit, until COMMIT returns
+  Lsn last_commit_ = 0;      // the newest one that succeeded
+  uint64_t flusher_errors_;  // Flusher::errors() that this connection has been told of
 
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.

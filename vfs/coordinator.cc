@@ -14,7 +14,7 @@ struct Coordinator::Waiter {
     kSettled,  // entered from kFollowing by whoever settled its commit; `error` is the outcome
   };
   std::atomic<uint32_t> state{kFollowing};
-  Lsn target = 0;
+  Goal goal;
   int error = 0;
   Waiter* next = nullptr;
 
@@ -67,33 +67,49 @@ Lsn Coordinator::Append(uint64_t failures_before) {
 }
 
 int Coordinator::WaitDurable(Lsn target, Log* log) {
-  if (IsDurable(target)) return 0;
+  return IsDurable(target) ? 0 : WaitInLine({.durable = target}, log);
+}
+
+int Coordinator::WaitSynced(Lsn target, Log* log) {
+  return synced() >= target ? 0 : WaitInLine({.synced = target}, log);
+}
+
+std::optional<int> Coordinator::WaitSyncedUntil(Lsn target, int64_t deadline_nanos) {
+  MutexLock lock(mutex_);
+  int error;
+  while (!Settled({.synced = target}, &error)) {
+    if (clock_->NowNanos() >= deadline_nanos) return std::nullopt;
+    clock_->WaitUntil(ended_cond_, mutex_, deadline_nanos);
+  }
+  return error;
+}
+
+int Coordinator::WaitInLine(const Goal& goal, Log* log) {
   waiting_.fetch_add(1, std::memory_order_relaxed);
-  const int error = WaitInLine(target, log);
+  const int error = LeadOrFollow(goal, log);
   waiting_.fetch_sub(1, std::memory_order_relaxed);
   return error;
 }
 
-int Coordinator::WaitInLine(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
+int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   mutex_.Lock();
   int error;
-  if (Settled(target, &error)) {
+  if (Settled(goal, &error)) {
     mutex_.Unlock();
     return error;
   }
   if (!leading_) {
     leading_ = true;
-    return Lead(target, log);
+    return Lead(goal, log);
   }
   Waiter* self = NewWaiter();
   if (self == nullptr) {  // out of memory: do without the others
     mutex_.Unlock();
-    SyncNow(log, failures());
+    const int sync_error = SyncNow(log, failures());
     MutexLock lock(mutex_);
-    Settled(target, &error);
-    return error;
+    return Settled(goal, &error) ? error : sync_error;
   }
-  self->target = target;
+  self->goal = goal;
   Enqueue(self);
   mutex_.Unlock();
 
@@ -103,24 +119,26 @@ int Coordinator::WaitInLine(Lsn target, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   error = self->error;
   self->next = free_;
   free_ = self;
-  if (outcome == Waiter::kLeading) return Lead(target, log);
+  if (outcome == Waiter::kLeading) return Lead(goal, log);
   mutex_.Unlock();
   return error;
 }
 
 // The leader's part: one sync, then the leadership goes to a waiter that it did not cover, if any.
-int Coordinator::Lead(Lsn target, Log* log) {
+int Coordinator::Lead(const Goal& goal, Log* log) {
   int error = 0;
-  AwaitCompany(target);
+  AwaitCompany(goal);
   // A SyncNow() may have settled everything in the meantime.
-  if (!Settled(target, &error)) {
+  if (!Settled(goal, &error)) {
     const Lsn from = durable();
     Running sync = Begin(failures());
     mutex_.Unlock();
     const int sync_error = TimedSync(log, from, &sync);
     mutex_.Lock();
-    if (Finish(sync, sync_error) == 0) LearnFrom(from, sync.nanos);
-    Settled(target, &error);  // it is, either way: the sync went through it
+    const int outcome = Finish(sync, sync_error);
+    if (outcome == 0) LearnFrom(from, sync.nanos);
+    // A commit is settled either way, as the sync went through it.
+    if (!Settled(goal, &error)) error = outcome;
   }
   Waiter* settled = TakeSettled();
   Waiter* successor = TakeNextLeader();
@@ -161,6 +179,7 @@ Coordinator::Running Coordinator::Begin(uint64_t failures_before) {
   Running sync;
   sync.number = ++begun_;
   sync.through = appended();  // acquire: pairs with Append()
+  sync.written = written();   // and with CountWritten()
   sync.failures_before = failures_before;
   running_.push_back(sync.number);
   return sync;
@@ -181,17 +200,20 @@ int Coordinator::TimedSync(Log* log, Lsn from, Running* sync) {
 // that it lost.
 int Coordinator::Finish(const Running& sync, int error) {
   running_.erase(std::find(running_.begin(), running_.end(), sync.number));
-  running_cond_.SignalAll();
+  ended_cond_.SignalAll();
   if (error != 0) {
     tails_.failures.fetch_add(1, std::memory_order_seq_cst);
     last_error_ = error;
-  } else if (failures() != sync.failures_before) {
-    error = last_error_;
-    int settled;
-    if (Settled(sync.through, &settled)) return error;  // it has nothing to add
+  } else {
+    AwaitOverlapping();
+    if (failures() != sync.failures_before) {
+      error = last_error_;
+      int settled;
+      if (Settled({.durable = sync.through}, &settled)) return error;  // it has nothing to add
+    }
   }
   if (error == 0) {
-    AdvanceTail(sync.through);
+    AdvanceTails(sync);
   } else if (failure() == 0) {
     // All that is not durable lies on top of the lost bytes, whenever it was appended.
     failure_.store(error, std::memory_order_release);
@@ -199,12 +221,20 @@ int Coordinator::Finish(const Running& sync, int error) {
   return error;
 }
 
-void Coordinator::AwaitRunningSyncs() {
-  MutexLock lock(mutex_);
+// Waits for the syncs that began before this moment. One of them may have failed already, without
+// our knowing, and have been told of what ours was to make durable.
+void Coordinator::AwaitOverlapping() {
   const uint64_t last = begun_;
   while (std::any_of(running_.begin(), running_.end(), [last](uint64_t n) { return n <= last; })) {
-    running_cond_.Wait(mutex_);
+    ended_cond_.Wait(mutex_);
   }
+}
+
+void Coordinator::AdvanceTails(const Running& sync) {
+  AdvanceTail(sync.through);
+  if (sync.written <= synced()) return;
+  tails_.synced.store(sync.written, std::memory_order_release);
+  ended_cond_.SignalAll();
 }
 
 // The tail moves by maximum: syncs may end in another order than they began.
@@ -236,16 +266,17 @@ bool Coordinator::Resume() {
 bool Coordinator::FindFailure(Lsn target) const {
   MutexLock lock(mutex_);
   int error;
-  return Settled(target, &error) && error != 0;
+  return Settled({.durable = target}, &error) && error != 0;
 }
 
-// Is it decided what becomes of `target`? Its failure is remembered for as long as anybody may ask.
-bool Coordinator::Settled(Lsn target, int* error) const {
+// Is it decided what becomes of the goal? The failure of a commit is remembered for as long as
+// anybody may ask.
+bool Coordinator::Settled(const Goal& goal, int* error) const {
   *error = 0;
-  if (durable() >= target) {
-    if (tails_.failed.load(std::memory_order_relaxed) < target) return true;
+  if (durable() >= goal.durable && synced() >= goal.synced) {
+    if (tails_.failed.load(std::memory_order_relaxed) < goal.durable) return true;
     for (const Failure& failure : history_) {
-      if (failure.after < target && target <= failure.through) *error = failure.error;
+      if (failure.after < goal.durable && goal.durable <= failure.through) *error = failure.error;
     }
     return true;
   }
@@ -254,7 +285,7 @@ bool Coordinator::Settled(Lsn target, int* error) const {
 }
 
 // The leader's wait. Ends at the latest when the window runs out.
-void Coordinator::AwaitCompany(Lsn target) {
+void Coordinator::AwaitCompany(const Goal& goal) {
   const Lsn wanted = CompanyWanted();
   if (wanted <= 1) return;
   const FlushPolicy policy = policy_;
@@ -264,7 +295,7 @@ void Coordinator::AwaitCompany(Lsn target) {
   bool full = false;
   bool expired = false;
   int error;
-  while (!Settled(target, &error) && policy_ == policy) {
+  while (!Settled(goal, &error) && policy_ == policy) {
     full = tails_.appended.load(std::memory_order_seq_cst) >= full_at;
     expired = !full && clock_->NowNanos() >= deadline;
     if (full || expired) break;
@@ -279,6 +310,7 @@ void Coordinator::AwaitCompany(Lsn target) {
 Lsn Coordinator::CompanyWanted() const {
   switch (policy_.kind) {
     case FlushPolicy::Kind::kOnEachFlush:
+    case FlushPolicy::Kind::kInterval:
       return 1;
     case FlushPolicy::Kind::kGroup:
       return policy_.max_wait_us == 0 ? 1 : std::max<Lsn>(policy_.max_batch, 1);
@@ -316,7 +348,7 @@ Coordinator::Waiter* Coordinator::TakeSettled() {
   Waiter** link = &oldest_;
   newest_ = nullptr;
   while (Waiter* waiter = *link) {
-    if (Settled(waiter->target, &waiter->error)) {
+    if (Settled(waiter->goal, &waiter->error)) {
       *link = waiter->next;
       *settled_end = waiter;
       settled_end = &waiter->next;

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "clock.h"
@@ -36,6 +37,9 @@ struct LogTails {
       0};  // this commit and its predecessors survive a power cut, or are failed
   std::atomic<Lsn> failed{0};  // the newest commit that a failed sync took away; 0 if none ever was
   std::atomic<uint64_t> failures{0};  // how many syncs have failed
+  // The same for commits of every kind, those included for which nobody waits; see CountWritten().
+  std::atomic<Lsn> written{0};
+  std::atomic<Lsn> synced{0};
 };
 
 class Coordinator {
@@ -76,8 +80,25 @@ class Coordinator {
   // May call log->Sync() in this thread. Any thread. REQUIRES: target <= appended().
   int WaitDurable(Lsn target, Log* log) EXCLUDES(mutex_);
 
-  // Syncs in this thread, without waiting for anyone, also while a leader is at work; what was
-  // appended before the call is durable when it returns 0. `failures_before` is failures() from
+  // Counts a commit of any kind, whether anybody is going to wait for it or not; or a point in time
+  // that is to lie after all such commits. Returns its number, which is another one than
+  // Append()'s. REQUIRES: all bytes of the commit have been written to the log.
+  Lsn CountWritten() { return tails_.written.fetch_add(1, std::memory_order_seq_cst) + 1; }
+  Lsn written() const { return tails_.written.load(std::memory_order_seq_cst); }
+  // Up to here, a sync has succeeded that began after the commit was written.
+  Lsn synced() const { return tails_.synced.load(std::memory_order_acquire); }
+
+  // Returns 0 once synced() has reached `target`, or the error of a failed sync if there has been
+  // one meanwhile and the log has not been made safe yet (failure()): then nothing is known of the
+  // commit. Shares its sync as WaitDurable() does. Any thread. REQUIRES: target <= written().
+  int WaitSynced(Lsn target, Log* log) EXCLUDES(mutex_);
+
+  // The same, but leaves the syncing to others, and waits until `deadline_nanos` of the clock at
+  // the latest: nothing then.
+  std::optional<int> WaitSyncedUntil(Lsn target, int64_t deadline_nanos) EXCLUDES(mutex_);
+
+  // Syncs in this thread, without waiting for others to begin, also while a leader is at work; what
+  // was appended before the call is durable when it returns 0. `failures_before` is failures() from
   // before the first of the bytes that the caller wants to be durable was written: if a sync has
   // failed since, they may be lost, and the call fails. Any thread.
   int SyncNow(Log* log, uint64_t failures_before) EXCLUDES(mutex_);
@@ -95,11 +116,6 @@ class Coordinator {
 
   // How many threads are in WaitDurable() and have found their commit not yet durable.
   int waiting() const { return waiting_.load(std::memory_order_relaxed); }
-
-  // Waits until the syncs that are under way have ended and been accounted for. A handle on the log
-  // that is opened after a sync has failed is not told of the failure, and must not be used before
-  // it is known here.
-  void AwaitRunningSyncs() EXCLUDES(mutex_);
 
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
   // although a later sync succeeds.
@@ -125,6 +141,12 @@ class Coordinator {
 
  private:
   struct Waiter;
+  // What a thread waits for: a commit that somebody may take away, or one of those that are only
+  // counted.
+  struct Goal {
+    Lsn durable = 0;
+    Lsn synced = 0;
+  };
   // Commits after `after`, up to `through`, were taken away by a failed sync.
   struct Failure {
     Lsn after;
@@ -136,22 +158,26 @@ class Coordinator {
   struct Running {
     uint64_t number = 0;
     Lsn through = 0;               // it covers the commits up to here
+    Lsn written = 0;               // and the counted ones
     uint64_t failures_before = 0;  // failures() from before what it is to make durable was written
     int64_t nanos = 0;             // how long it took
   };
 
-  int WaitInLine(Lsn target, Log* log) EXCLUDES(mutex_);
-  int Lead(Lsn target, Log* log) RELEASE(mutex_);
-  void AwaitCompany(Lsn target) REQUIRES(mutex_);
+  int WaitInLine(const Goal& goal, Log* log) EXCLUDES(mutex_);
+  int LeadOrFollow(const Goal& goal, Log* log) EXCLUDES(mutex_);
+  int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
+  void AwaitCompany(const Goal& goal) REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
   Running Begin(uint64_t failures_before) REQUIRES(mutex_);
   int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
+  void AwaitOverlapping() REQUIRES(mutex_);
+  void AdvanceTails(const Running& sync) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
   bool FindFailure(Lsn target) const EXCLUDES(mutex_);
-  bool Settled(Lsn target, int* error) const REQUIRES(mutex_);
+  bool Settled(const Goal& goal, int* error) const REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
   Waiter* TakeSettled() REQUIRES(mutex_);
   Waiter* TakeNextLeader() REQUIRES(mutex_);
@@ -182,7 +208,7 @@ class Coordinator {
   int last_error_ GUARDED_BY(mutex_) = 0;
   uint64_t begun_ GUARDED_BY(mutex_) = 0;             // number of the newest sync
   std::vector<uint64_t> running_ GUARDED_BY(mutex_);  // numbers of the syncs under way: a few
-  CondVar running_cond_;                              // one of them has ended
+  CondVar ended_cond_;                                // one of them has ended
 
   // What `auto` has learned.
   Lsn in_flight_ GUARDED_BY(mutex_) = 0;       // commits under way at the end of the last sync

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <unordered_map>
 
+#include "log_handle.h"
+#include "sync_strength.h"
 #include "wal_format.h"
 
 namespace groupcommit {
@@ -120,10 +123,13 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
   policy_ = policy;
   coordinator_.SetPolicy(policy);
   each_flush_.store(policy.kind == FlushPolicy::Kind::kOnEachFlush, std::memory_order_relaxed);
+  constexpr int64_t kNanosPerMicro = 1000;
+  max_delay_nanos_.store(
+      policy.kind == FlushPolicy::Kind::kInterval ? policy.max_delay_us * kNanosPerMicro : -1,
+      std::memory_order_relaxed);
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
-  coordinator_.AwaitRunningSyncs();
   {
     MutexLock lock(logs_mutex_);
     logs_.push_back(log);
@@ -144,11 +150,51 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
 void Database::RemoveLog(sqlite3_file* log) {
   MutexLock lock(logs_mutex_);
   logs_.erase(std::remove(logs_.begin(), logs_.end(), log), logs_.end());
+  // From now on the log may be deleted, and another one made.
+  if (logs_.empty()) flusher_.Stop();
+}
+
+int Database::StartFlusher(const char* name) {
+  if (flusher_.is_running()) return SQLITE_OK;
+  MutexLock lock(logs_mutex_);
+  if (flusher_.is_running() || logs_.empty()) return SQLITE_OK;
+  try {
+    std::unique_ptr<Flusher::Log> log;
+    const int rc = OpenLogHandle(name, &log);
+    if (rc != SQLITE_OK || log == nullptr) return rc;
+    flusher_.Start(std::move(log));
+    return SQLITE_OK;
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;
+  } catch (const std::system_error&) {  // no more threads
+    return SQLITE_NOMEM;
+  }
+}
+
+int Database::OpenLogHandle(const char* name, std::unique_ptr<Flusher::Log>* log) {
+  try {
+    std::unique_ptr<LogHandle> handle;
+    const int rc = LogHandle::Open(base_, name, this, &handle);
+    *log = std::move(handle);
+    return rc;
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;
+  }
+}
+
+void Database::AskForSync(int flags) {
+  strength_asked_.fetch_or(StrengthOf(flags), std::memory_order_relaxed);
+}
+
+int Database::SyncFlags(Lsn from, Lsn through, int strength) const {
+  return FlagsOf(commits_.Strength(from, through) | strength |
+                 strength_asked_.load(std::memory_order_relaxed));
 }
 
 void Database::DrainSyncErrors() {
   MutexLock lock(logs_mutex_);
   for (sqlite3_file* log : logs_) (void)log->pMethods->xSync(log, SQLITE_SYNC_NORMAL);
+  flusher_.Drain();
 }
 
 void Database::OnWriteLocked(const LogState& header) {
@@ -179,6 +225,9 @@ groupcommit_statistics Database::ReadStatistics() const {
   stats.pending = static_cast<sqlite3_int64>(coordinator_.appended() - durable);
   stats.waiting = coordinator_.waiting();
   stats.fenced = coordinator_.failure() != 0;
+  stats.durable_lsn = static_cast<sqlite3_int64>(coordinator_.synced());  // before `lsn`, as above
+  stats.lsn = static_cast<sqlite3_int64>(coordinator_.written());
+  stats.background_errors = static_cast<sqlite3_int64>(flusher_.errors());
   MutexLock lock(mutex_);
   stats.connections = static_cast<sqlite3_int64>(files_.size());
   return stats;

@@ -18,6 +18,7 @@
 #include "coordinator.h"
 #include "fence.h"
 #include "flush_policy.h"
+#include "flusher.h"
 #include "mutex.h"
 #include "process.h"
 #include "sqlite.h"
@@ -58,6 +59,22 @@ class Database {
   // By PRAGMA: outranks what URIs say, those of later connections too.
   void SetPolicy(const FlushPolicy& policy) EXCLUDES(mutex_);
   bool syncs_on_each_flush() const { return each_flush_.load(std::memory_order_relaxed); }
+  // With the policy interval: how long a commit may stay undurable, ns. Negative: another policy.
+  int64_t max_delay_nanos() const { return max_delay_nanos_.load(std::memory_order_relaxed); }
+
+  // Makes sure that the flusher runs, if there is a log. `name` is the database's, as SQLite passed
+  // it to xOpen. Returns SQLITE_OK or an error. It stops when the last log is removed. Any thread.
+  int StartFlusher(const char* name) EXCLUDES(logs_mutex_);
+  Flusher& flusher() { return flusher_; }
+
+  // A handle on the log for whoever has none; see LogHandle::Open().
+  int OpenLogHandle(const char* name, std::unique_ptr<Flusher::Log>* log);
+
+  // What a commit that nobody waits for asks of the sync that makes it durable, flags of xSync.
+  void AskForSync(int flags);
+  // The flags of a sync for the commits after `from`, up to `through`, for such ones, and for
+  // somebody who asks for `strength`.
+  int SyncFlags(Lsn from, Lsn through, int strength) const;
 
   // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
   // the first to do so and finds frames there, nobody here knows whether they are durable: they
@@ -102,9 +119,12 @@ class Database {
   CommitLog commits_;
   Fence fence_;
   CheckpointGate gate_{clock_};
+  Flusher flusher_{clock_, &coordinator_};
   // Shared with threads that sleep in it.
   const std::shared_ptr<WriteQueue> write_queue_ = std::make_shared<WriteQueue>(clock_);
   std::atomic<bool> each_flush_{false};
+  std::atomic<int64_t> max_delay_nanos_{-1};
+  std::atomic<int> strength_asked_{0};
   std::atomic<bool> reopened_{false};
 
   Mutex logs_mutex_;  // held while a log is synced by another thread than its owner's

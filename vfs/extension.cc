@@ -42,7 +42,7 @@ static int Load(sqlite3* db, char** error, const sqlite3_api_routines* api, bool
     *error = sqlite3_mprintf("groupcommit needs SQLite 3.39.0, not %s", sqlite3_libversion());
     return SQLITE_ERROR;
   }
-  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0};
+  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0, 0};
   const char* text = std::getenv("GROUPCOMMIT_POLICY");
   char* reason = nullptr;
   if (text != nullptr && groupcommit_policy_parse(text, &policy, &reason) != SQLITE_OK) {

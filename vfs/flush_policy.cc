@@ -2,16 +2,38 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <system_error>
 
 namespace groupcommit {
 namespace {
 
-constexpr std::string_view kOnEachFlushName = "on_each_flush";
-constexpr std::string_view kGroupName = "group";
-constexpr std::string_view kAutoName = "auto";
-constexpr std::string_view kMaxWaitName = "max_wait_us";
-constexpr std::string_view kMaxBatchName = "max_batch";
+using Kind = FlushPolicy::Kind;
+
+constexpr std::string_view kKindNames[] = {"on_each_flush", "group", "auto",
+                                           "interval"};  // by Kind
+
+// A number that a policy takes: its name, the policy that it belongs to, where it is kept, and what
+// is allowed.
+struct Parameter {
+  std::string_view name;
+  Kind kind;
+  uint32_t FlushPolicy::*member;
+  std::optional<std::string_view> PolicyParts::*part;
+  uint32_t limit;
+  uint32_t preset;
+};
+
+constexpr Parameter kParameters[] = {
+    {"max_wait_us", Kind::kGroup, &FlushPolicy::max_wait_us, &PolicyParts::max_wait_us,
+     GROUPCOMMIT_MAX_WAIT_US_LIMIT, GROUPCOMMIT_MAX_WAIT_US_DEFAULT},
+    {"max_batch", Kind::kGroup, &FlushPolicy::max_batch, &PolicyParts::max_batch,
+     GROUPCOMMIT_MAX_BATCH_LIMIT, GROUPCOMMIT_MAX_BATCH_DEFAULT},
+    {"max_delay_us", Kind::kInterval, &FlushPolicy::max_delay_us, &PolicyParts::max_delay_us,
+     GROUPCOMMIT_MAX_DELAY_US_LIMIT, GROUPCOMMIT_MAX_DELAY_US_DEFAULT},
+};
+
+std::string_view NameOf(Kind kind) { return kKindNames[static_cast<size_t>(kind)]; }
 
 char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
@@ -50,18 +72,14 @@ bool ParseNumber(std::string_view name, std::string_view text, uint32_t limit, u
   return false;
 }
 
-bool ParseKind(std::string_view text, FlushPolicy::Kind* kind, std::string* error) {
-  if (EqualsIgnoringCase(text, kOnEachFlushName)) {
-    *kind = FlushPolicy::Kind::kOnEachFlush;
-  } else if (EqualsIgnoringCase(text, kGroupName)) {
-    *kind = FlushPolicy::Kind::kGroup;
-  } else if (EqualsIgnoringCase(text, kAutoName)) {
-    *kind = FlushPolicy::Kind::kAuto;
-  } else {
-    *error = "flush_policy must be on_each_flush, group or auto, not " + Quoted(text);
-    return false;
+bool ParseKind(std::string_view text, Kind* kind, std::string* error) {
+  for (size_t i = 0; i < std::size(kKindNames); i++) {
+    if (!EqualsIgnoringCase(text, kKindNames[i])) continue;
+    *kind = static_cast<Kind>(i);
+    return true;
   }
-  return true;
+  *error = "flush_policy must be on_each_flush, group, auto or interval, not " + Quoted(text);
+  return false;
 }
 
 // Splits "max_wait_us=1, max_batch=2" into *parts.
@@ -76,10 +94,14 @@ bool ParseParameters(std::string_view text, PolicyParts* parts, std::string* err
     const size_t equals = part.find('=');
     const std::string_view name = Trim(part.substr(0, equals));
     std::optional<std::string_view>* slot = nullptr;
-    if (EqualsIgnoringCase(name, kMaxWaitName)) slot = &parts->max_wait_us;
-    if (EqualsIgnoringCase(name, kMaxBatchName)) slot = &parts->max_batch;
+    for (const Parameter& parameter : kParameters) {
+      if (EqualsIgnoringCase(name, parameter.name)) slot = &(parts->*parameter.part);
+    }
     if (slot == nullptr || equals == std::string_view::npos) {
-      *error = "group takes max_wait_us=N and max_batch=N, not " + Quoted(part);
+      *error =
+          "a policy takes max_wait_us=N and max_batch=N (group) or max_delay_us=N (interval), "
+          "not " +
+          Quoted(part);
       return false;
     }
     if (slot->has_value()) {
@@ -94,27 +116,28 @@ bool ParseParameters(std::string_view text, PolicyParts* parts, std::string* err
 }  // namespace
 
 bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string* error) {
-  // The two numbers belong to no other policy than group, so they imply it.
-  FlushPolicy parsed =
-      FlushPolicy::Group(GROUPCOMMIT_MAX_WAIT_US_DEFAULT, GROUPCOMMIT_MAX_BATCH_DEFAULT);
-  if (parts.flush_policy && !ParseKind(*parts.flush_policy, &parsed.kind, error)) return false;
-  if (parsed.kind != FlushPolicy::Kind::kGroup) {
-    if (parts.max_wait_us || parts.max_batch) {
-      *error = std::string(parts.max_wait_us ? kMaxWaitName : kMaxBatchName) +
-               " is allowed with flush_policy=group only";
+  FlushPolicy parsed;
+  bool named = parts.flush_policy.has_value();
+  if (named && !ParseKind(*parts.flush_policy, &parsed.kind, error)) return false;
+  for (const Parameter& parameter : kParameters) {
+    const std::optional<std::string_view>& part = parts.*parameter.part;
+    // A number belongs to one policy only, so it implies that one.
+    if (part && !named) parsed.kind = parameter.kind;
+    named = named || part;
+    if (part && parsed.kind != parameter.kind) {
+      *error = std::string(parameter.name) +
+               " is allowed with flush_policy=" + std::string(NameOf(parameter.kind)) + " only";
       return false;
     }
-    *policy = {parsed.kind, 0, 0};
-    return true;
   }
-  if (parts.max_wait_us &&
-      !ParseNumber(kMaxWaitName, *parts.max_wait_us, GROUPCOMMIT_MAX_WAIT_US_LIMIT,
-                   &parsed.max_wait_us, error)) {
-    return false;
-  }
-  if (parts.max_batch && !ParseNumber(kMaxBatchName, *parts.max_batch, GROUPCOMMIT_MAX_BATCH_LIMIT,
-                                      &parsed.max_batch, error)) {
-    return false;
+  for (const Parameter& parameter : kParameters) {
+    if (parsed.kind != parameter.kind) continue;
+    const std::optional<std::string_view>& part = parts.*parameter.part;
+    parsed.*parameter.member = parameter.preset;
+    if (part &&
+        !ParseNumber(parameter.name, *part, parameter.limit, &(parsed.*parameter.member), error)) {
+      return false;
+    }
   }
   *policy = parsed;
   return true;
@@ -138,43 +161,39 @@ bool ParsePolicy(std::string_view text, FlushPolicy* policy, std::string* error)
 }
 
 bool PolicyFromC(const groupcommit_policy& from, FlushPolicy* policy, std::string* error) {
-  switch (from.kind) {
-    case GROUPCOMMIT_ON_EACH_FLUSH:
-    case GROUPCOMMIT_AUTO:
-      *policy = {static_cast<FlushPolicy::Kind>(from.kind), 0, 0};
-      return true;
-    case GROUPCOMMIT_GROUP:
-      if (from.max_wait_us > GROUPCOMMIT_MAX_WAIT_US_LIMIT) {
-        *error = "max_wait_us must be at most " + std::to_string(GROUPCOMMIT_MAX_WAIT_US_LIMIT);
-        return false;
-      }
-      if (from.max_batch > GROUPCOMMIT_MAX_BATCH_LIMIT) {
-        *error = "max_batch must be at most " + std::to_string(GROUPCOMMIT_MAX_BATCH_LIMIT);
-        return false;
-      }
-      *policy = FlushPolicy::Group(from.max_wait_us, from.max_batch);
-      return true;
-    default:
-      *error = "kind must be GROUPCOMMIT_ON_EACH_FLUSH, GROUPCOMMIT_GROUP or GROUPCOMMIT_AUTO";
-      return false;
+  if (from.kind < 0 || static_cast<size_t>(from.kind) >= std::size(kKindNames)) {
+    *error =
+        "kind must be GROUPCOMMIT_ON_EACH_FLUSH, GROUPCOMMIT_GROUP, GROUPCOMMIT_AUTO or "
+        "GROUPCOMMIT_INTERVAL";
+    return false;
   }
+  const FlushPolicy all{static_cast<Kind>(from.kind), from.max_wait_us, from.max_batch,
+                        from.max_delay_us};
+  FlushPolicy checked{.kind = all.kind};  // without what belongs to other policies
+  for (const Parameter& parameter : kParameters) {
+    if (parameter.kind != all.kind) continue;
+    checked.*parameter.member = all.*parameter.member;
+    if (checked.*parameter.member <= parameter.limit) continue;
+    *error = std::string(parameter.name) + " must be at most " + std::to_string(parameter.limit);
+    return false;
+  }
+  *policy = checked;
+  return true;
 }
 
 groupcommit_policy PolicyToC(const FlushPolicy& policy) {
-  return {static_cast<int>(policy.kind), policy.max_wait_us, policy.max_batch};
+  return {static_cast<int>(policy.kind), policy.max_wait_us, policy.max_batch, policy.max_delay_us};
 }
 
 std::string FormatPolicy(const FlushPolicy& policy) {
-  switch (policy.kind) {
-    case FlushPolicy::Kind::kOnEachFlush:
-      return std::string(kOnEachFlushName);
-    case FlushPolicy::Kind::kAuto:
-      return std::string(kAutoName);
-    case FlushPolicy::Kind::kGroup:
-      break;
+  std::string text(NameOf(policy.kind));
+  char before = '(';
+  for (const Parameter& parameter : kParameters) {
+    if (parameter.kind != policy.kind) continue;
+    text += before + std::string(parameter.name) + '=' + std::to_string(policy.*parameter.member);
+    before = ',';
   }
-  return "group(max_wait_us=" + std::to_string(policy.max_wait_us) +
-         ",max_batch=" + std::to_string(policy.max_batch) + ")";
+  return before == ',' ? text + ')' : text;
 }
 
 }  // namespace groupcommit

@@ -16,15 +16,20 @@ struct FlushPolicy {
     kOnEachFlush = GROUPCOMMIT_ON_EACH_FLUSH,
     kGroup = GROUPCOMMIT_GROUP,
     kAuto = GROUPCOMMIT_AUTO,
+    kInterval = GROUPCOMMIT_INTERVAL,
   };
 
   Kind kind = Kind::kOnEachFlush;
-  uint32_t max_wait_us = 0;  // kGroup only, else 0
-  uint32_t max_batch = 0;    // kGroup only, else 0; 0 counts as 1
+  uint32_t max_wait_us = 0;   // kGroup only, else 0
+  uint32_t max_batch = 0;     // kGroup only, else 0; 0 counts as 1
+  uint32_t max_delay_us = 0;  // kInterval only, else 0
 
-  static constexpr FlushPolicy Auto() { return {Kind::kAuto, 0, 0}; }
+  static constexpr FlushPolicy Auto() { return {.kind = Kind::kAuto}; }
   static constexpr FlushPolicy Group(uint32_t max_wait_us, uint32_t max_batch) {
-    return {Kind::kGroup, max_wait_us, max_batch};
+    return {.kind = Kind::kGroup, .max_wait_us = max_wait_us, .max_batch = max_batch};
+  }
+  static constexpr FlushPolicy Interval(uint32_t max_delay_us) {
+    return {.kind = Kind::kInterval, .max_delay_us = max_delay_us};
   }
 
   friend bool operator==(const FlushPolicy&, const FlushPolicy&) = default;
@@ -35,8 +40,9 @@ struct PolicyParts {
   std::optional<std::string_view> flush_policy;
   std::optional<std::string_view> max_wait_us;
   std::optional<std::string_view> max_batch;
+  std::optional<std::string_view> max_delay_us;
 
-  bool empty() const { return !flush_policy && !max_wait_us && !max_batch; }
+  bool empty() const { return !flush_policy && !max_wait_us && !max_batch && !max_delay_us; }
 };
 
 // Each returns true and fills *policy, or returns false, leaves *policy alone and fills *error with

@@ -33,10 +33,16 @@
 **
 ** URI PARAMETERS (of a main or attached database opened with this VFS)
 **
-**   flush_policy=NAME   on_each_flush, group or auto; see groupcommit_policy.
-**   max_wait_us=N       0 to 10000000 microseconds.  Only with group, and
-**                       implies it when flush_policy is not given.
-**   max_batch=N         0 to 1000000 commits; 0 counts as 1.  As max_wait_us.
+**   flush_policy=NAME   on_each_flush, group, auto or interval; see
+**                       groupcommit_policy.
+**   max_wait_us=N       0 to 10000000 microseconds, 1000 if not given.  Only
+**                       with group, and implies it when flush_policy is not
+**                       given.
+**   max_batch=N         0 to 1000000 commits, 64 if not given; 0 counts as 1.
+**                       As max_wait_us.
+**   max_delay_us=N      0 to 10000000 microseconds, 10000 if not given.  Only
+**                       with interval, and implies it when flush_policy is not
+**                       given.
 **
 **   A value that is unknown, empty, negative, not a number or out of range makes
 **   the open fail with SQLITE_MISUSE.  So does a URI policy that differs from the
@@ -46,8 +52,8 @@
 ** PRAGMAS
 **
 **   PRAGMA [schema.]groupcommit_policy;
-**       The policy in force, as text: on_each_flush, auto, or
-**       group(max_wait_us=500,max_batch=8).
+**       The policy in force, as text: on_each_flush, auto,
+**       group(max_wait_us=500,max_batch=8) or interval(max_delay_us=10000).
 **   PRAGMA [schema.]groupcommit_policy = 'TEXT';
 **       Sets it for the database: all connections of this process, at once and
 **       until the last of them closes.  Returns the new policy.  SQLITE_ERROR
@@ -55,6 +61,13 @@
 **   PRAGMA [schema.]groupcommit_stats;
 **       One JSON object; the members are those of struct
 **       groupcommit_statistics.
+**   PRAGMA [schema.]groupcommit_flush;
+**       Returns when everything that was committed on the database before is
+**       durable; see groupcommit_flush().  Like all pragmas of a VFS it runs
+**       when the statement is prepared: with sqlite3_exec(), or a driver's
+**       execute(), that is no matter; a statement that is prepared once and
+**       stepped later flushes at the preparation, and again at each step but
+**       the first.  The result is a row with the LSN up to which all is durable.
 **
 **   The policy comes from the first of: pragma, URI, registration, the
 **   environment variable GROUPCOMMIT_POLICY (read when the extension is
@@ -97,12 +110,16 @@ extern "C" {
 #define GROUPCOMMIT_ON_EACH_FLUSH 0
 #define GROUPCOMMIT_GROUP 1
 #define GROUPCOMMIT_AUTO 2
+#define GROUPCOMMIT_INTERVAL 3
 
-/* Limits and defaults of the parameters of GROUPCOMMIT_GROUP. */
+/* Limits and defaults of the parameters of GROUPCOMMIT_GROUP and
+** GROUPCOMMIT_INTERVAL. */
 #define GROUPCOMMIT_MAX_WAIT_US_LIMIT 10000000u
 #define GROUPCOMMIT_MAX_WAIT_US_DEFAULT 1000u
 #define GROUPCOMMIT_MAX_BATCH_LIMIT 1000000u
 #define GROUPCOMMIT_MAX_BATCH_DEFAULT 64u
+#define GROUPCOMMIT_MAX_DELAY_US_LIMIT 10000000u
+#define GROUPCOMMIT_MAX_DELAY_US_DEFAULT 10000u
 
 /*
 ** When the log is synced for waiting commits.
@@ -114,14 +131,27 @@ extern "C" {
 **   GROUPCOMMIT_AUTO   The same without tuning: it waits for as many commits
 **       as were in flight lately, at most for a fraction of the time that a
 **       sync takes, and never when a connection commits alone.
+**   GROUPCOMMIT_INTERVAL  COMMIT returns at once, and a thread of the library
+**       makes the commits durable, each within max_delay_us of its COMMIT and
+**       the time that a sync takes.  A POWER CUT TAKES THE COMMITS OF THAT TIME,
+**       as with synchronous=NORMAL, but of no longer time; a crash of the
+**       process takes none.  Rows are readable before they are durable.
+**       groupcommit_flush() waits for what is outstanding, and closing a
+**       connection leaves none of its commits behind.  After a sync in the
+**       background has failed, the next commit or flush of each connection that
+**       was open then fails with SQLITE_IOERR_FSYNC, once, and the reason goes
+**       to sqlite3_log(): commits that had returned may be lost if the power
+**       fails before the log could be written again, which is tried at the next
+**       commit.  It is for connections with synchronous=NORMAL as well.
 **
-** The policy decides when, never whether: COMMIT returns after the sync under
-** each of them.
+** But for the last one, the policy decides when, never whether: COMMIT returns
+** after the sync.
 */
 typedef struct groupcommit_policy {
-  int kind;                 /* GROUPCOMMIT_ON_EACH_FLUSH, _GROUP or _AUTO */
-  unsigned int max_wait_us; /* _GROUP: 0..GROUPCOMMIT_MAX_WAIT_US_LIMIT, in us */
-  unsigned int max_batch;   /* _GROUP: 0..GROUPCOMMIT_MAX_BATCH_LIMIT; 0 is 1 */
+  int kind;                  /* GROUPCOMMIT_ON_EACH_FLUSH, _GROUP, _AUTO or _INTERVAL */
+  unsigned int max_wait_us;  /* _GROUP: 0..GROUPCOMMIT_MAX_WAIT_US_LIMIT, in us */
+  unsigned int max_batch;    /* _GROUP: 0..GROUPCOMMIT_MAX_BATCH_LIMIT; 0 is 1 */
+  unsigned int max_delay_us; /* _INTERVAL: 0..GROUPCOMMIT_MAX_DELAY_US_LIMIT, in us */
 } groupcommit_policy;
 
 /*
@@ -155,9 +185,10 @@ int groupcommit_register(const char* zName, const char* zBase, int makeDefault,
 int groupcommit_unregister(const char* zName);
 
 /*
-** Reads a policy from text: "on_each_flush", "auto", "group", or
+** Reads a policy from text: "on_each_flush", "auto", "group",
 ** "group(max_wait_us=N,max_batch=N)" with either or both parameters, in any
-** order.  Case does not matter and spaces may stand between the parts.
+** order, "interval", or "interval(max_delay_us=N)".  Case does not matter and spaces may stand
+*between the parts.
 **
 ** Returns SQLITE_OK and fills *pOut; or SQLITE_ERROR, leaves *pOut alone and,
 ** where pzErr is not NULL, sets *pzErr to a message that names the part at
@@ -212,6 +243,10 @@ typedef struct groupcommit_statistics {
   groupcommit_latency lock_wait;                  /* first refusal of the write lock until it
                                                   ** was granted; 0 when granted at once */
   groupcommit_latency reader_wait;                /* one of reader_waits */
+  sqlite3_int64 lsn;                              /* newest LSN; see groupcommit_commit_lsn() */
+  sqlite3_int64 durable_lsn;                      /* newest one known to be durable */
+  sqlite3_int64 background_errors;                /* times that commits which nobody waited for
+                                                  ** could not be made durable */
 } groupcommit_statistics;
 
 /*
@@ -226,6 +261,56 @@ typedef struct groupcommit_statistics {
 ** NULL.
 */
 int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* pOut, size_t nOut);
+
+/*
+** A DURABILITY BARRIER, AND COMMITS THAT WAIT LATER
+**
+** A commit with synchronous=NORMAL, or under the policy interval, is not yet
+** durable when COMMIT returns.  These functions let the application choose when
+** to wait.  zSchema is "main", an attached name, or NULL for main.
+**
+** Each commit in WAL mode through this VFS has an LSN, a number that only grows
+** for as long as the database is open in this process, and means nothing to
+** other processes or later.  Commits with a smaller LSN are durable when one
+** with a larger LSN is.  Commits in other journal modes have none.
+**
+** All of them return SQLITE_NOTFOUND if the database is not open through this
+** VFS, SQLITE_ERROR if there is no such schema, and SQLITE_MISUSE if db or pLsn
+** is NULL.  They may be called at any time, in a transaction too, and like every
+** use of a connection they hold its mutex: to commit on in one thread while
+** another one waits, wait through a second connection to the same database.
+**
+** groupcommit_flush()
+**   Returns SQLITE_OK when everything that any connection, of other processes
+**   too, committed on the database before the call is durable.  Connections
+**   that flush or commit at the same time share the sync.
+**
+** groupcommit_commit_lsn()
+**   Sets *pLsn to the LSN of the last commit of this connection that succeeded,
+**   0 if there was none.
+**
+** groupcommit_wait()
+**   Returns SQLITE_OK when the commit iLsn, of whichever connection, is durable.
+**   SQLITE_BUSY if it is not after msTimeout milliseconds, which may be 0 to
+**   ask only; negative: no limit.  With a limit, the sync is done by a thread of
+**   the library.  SQLITE_MISUSE if no commit has this LSN yet, or iLsn is
+**   negative.
+**
+** groupcommit_durable_lsn()
+**   Sets *pLsn to the LSN up to which all commits are known to be durable.
+**   Neither syncs nor waits.
+**
+** Further errors of groupcommit_flush() and groupcommit_wait():
+** SQLITE_IOERR_FSYNC or another SQLITE_IOERR   a sync has failed, as COMMIT
+**                 reports it; nothing is known of the commit, and a later call
+**                 may succeed.
+** SQLITE_ERROR    the database is not in WAL mode.
+** SQLITE_CANTOPEN, SQLITE_NOMEM  the log, or a thread, could not be had.
+*/
+int groupcommit_flush(sqlite3* db, const char* zSchema);
+int groupcommit_commit_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn);
+int groupcommit_wait(sqlite3* db, const char* zSchema, sqlite3_int64 iLsn, int msTimeout);
+int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn);
 
 /*
 ** Adds the eponymous table groupcommit_stats to the connection db.  The

@@ -104,7 +104,7 @@ int MainFile::FileControl(int op, void* arg) {
     }
     case SQLITE_FCNTL_PRAGMA: {
       connection_.OnPragma();
-      const int rc = RunPragma(&connection_.database(), static_cast<char**>(arg));
+      const int rc = RunPragma(&connection_, static_cast<char**>(arg));
       return rc != SQLITE_NOTFOUND ? rc : File::FileControl(op, arg);
     }
     case SQLITE_FCNTL_VFSNAME: {
@@ -117,6 +117,18 @@ int MainFile::FileControl(int op, void* arg) {
       const auto* request = static_cast<const StatisticsRequest*>(arg);
       const groupcommit_statistics stats = connection_.database().ReadStatistics();
       std::memcpy(request->out, &stats, std::min(request->size, sizeof(stats)));
+      return SQLITE_OK;
+    }
+    case kFcntlFlush:
+      return connection_.Flush();
+    case kFcntlWait: {
+      const auto* request = static_cast<const WaitRequest*>(arg);
+      return connection_.WaitSynced(request->lsn, request->timeout_ms);
+    }
+    case kFcntlLsns: {
+      auto* lsns = static_cast<Lsns*>(arg);
+      lsns->commit = connection_.last_commit();
+      lsns->durable = connection_.database().coordinator().synced();
       return SQLITE_OK;
     }
     default:
@@ -163,6 +175,7 @@ int MainFile::Fetch(sqlite3_int64 offset, int size, void** out) {
 
 int MainFile::ShmUnmap(int delete_it) {
   if (!inherited()) {
+    connection_.FlushAtClose();
     connection_.LeaveFence();
     connection_.SetWalIndex(nullptr, false);
   }

@@ -21,6 +21,18 @@ struct StatisticsRequest {
   size_t size;  // bytes at `out`
 };
 
+inline constexpr int kFcntlFlush = 0x47430002;  // no argument
+inline constexpr int kFcntlWait = 0x47430003;
+struct WaitRequest {
+  Lsn lsn;
+  int timeout_ms;
+};
+inline constexpr int kFcntlLsns = 0x47430004;
+struct Lsns {
+  Lsn commit;   // the connection's last one
+  Lsn durable;  // the database's
+};
+
 class MainFile final : public File {
  public:
   // `name` is what SQLite passed to xOpen; `open_files` counts the files that are open through the

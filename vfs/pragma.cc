@@ -30,12 +30,29 @@ int StatsPragma(Database* database, char** args) {
   return SetResult(args, StatisticsToJson(database->ReadStatistics()), SQLITE_OK);
 }
 
+int FlushPragma(Connection* connection, char** args) {
+  if (args[2] != nullptr) {
+    return SetResult(args, "groupcommit_flush takes no value", SQLITE_ERROR);
+  }
+  const int rc = connection->Flush();
+  if (rc == SQLITE_ERROR) {
+    return SetResult(args, "groupcommit_flush: the database is not in WAL mode", rc);
+  }
+  if (rc != SQLITE_OK) {
+    return SetResult(args, std::string("groupcommit_flush: ") + sqlite3_errstr(rc), rc);
+  }
+  const Lsn durable = connection->database().coordinator().synced();
+  return SetResult(args, std::to_string(durable), SQLITE_OK);
+}
+
 }  // namespace
 
-int RunPragma(Database* database, char** args) {
+int RunPragma(Connection* connection, char** args) {
+  Database* database = &connection->database();
   try {
     if (sqlite3_stricmp(args[1], "groupcommit_policy") == 0) return PolicyPragma(database, args);
     if (sqlite3_stricmp(args[1], "groupcommit_stats") == 0) return StatsPragma(database, args);
+    if (sqlite3_stricmp(args[1], "groupcommit_flush") == 0) return FlushPragma(connection, args);
   } catch (const std::bad_alloc&) {
     return SQLITE_NOMEM;
   }

@@ -1,14 +1,14 @@
-// The pragmas of a database: groupcommit_policy and groupcommit_stats.
+// The pragmas of a database: groupcommit_policy, groupcommit_stats and groupcommit_flush.
 #ifndef GROUPCOMMIT_PRAGMA_H_
 #define GROUPCOMMIT_PRAGMA_H_
 
-#include "database.h"
+#include "connection.h"
 
 namespace groupcommit {
 
 // `args` is the argument of SQLITE_FCNTL_PRAGMA: the name, the value or null, and where the result
 // or the message goes. Returns SQLITE_NOTFOUND if the pragma is not one of ours.
-int RunPragma(Database* database, char** args);
+int RunPragma(Connection* connection, char** args);
 
 }  // namespace groupcommit
 

@@ -58,6 +58,7 @@ bool PolicyFromUri(const char* name, std::optional<FlushPolicy>* policy, std::st
   read("flush_policy", &parts.flush_policy);
   read("max_wait_us", &parts.max_wait_us);
   read("max_batch", &parts.max_batch);
+  read("max_delay_us", &parts.max_delay_us);
   if (parts.empty()) return true;
   FlushPolicy parsed;
   if (!ParsePolicyParts(parts, &parsed, error)) return false;

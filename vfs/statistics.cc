@@ -138,6 +138,9 @@ std::string StatisticsToJson(const groupcommit_statistics& stats) {
       .Latency("commit_wait", stats.commit_wait)
       .Latency("lock_wait", stats.lock_wait)
       .Latency("reader_wait", stats.reader_wait)
+      .Number("lsn", stats.lsn)
+      .Number("durable_lsn", stats.durable_lsn)
+      .Number("background_errors", stats.background_errors)
       .Close();
 }
 

@@ -62,6 +62,9 @@ constexpr Column kColumns[] = {
     LATENCY(commit_wait),
     LATENCY(lock_wait),
     LATENCY(reader_wait),
+    COUNTER(lsn),
+    COUNTER(durable_lsn),
+    COUNTER(background_errors),
 };
 
 #undef COUNTER

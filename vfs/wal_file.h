@@ -19,6 +19,7 @@ class WalFile final : public File {
 
   int Close() {
     if (!main_->inherited()) {
+      main_->connection().FlushAtClose();
       main_->connection().database().RemoveLog(real_);
       main_->connection().SetLog(nullptr, false);
     }

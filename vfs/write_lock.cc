@@ -20,7 +20,11 @@ WriteQueue::Writer NewWriter() {
 }  // namespace
 
 Connection::Connection(Database* database, sqlite3_file* main, const char* name)
-    : database_(database), main_(main), name_(name), writer_(NewWriter()) {}
+    : database_(database),
+      main_(main),
+      name_(name),
+      writer_(NewWriter()),
+      flusher_errors_(database->flusher().errors()) {}
 
 // ---- The write lock ----
 

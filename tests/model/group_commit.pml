@@ -143,6 +143,10 @@ byte failures;
 bit failure;    /* failure_ */
 bit mutex;      /* mutex_, where it is held over several steps */
 bit sync_mutex; /* one sync at a time, from the reading of the tail until its outcome is known */
+#ifdef OVERLAP
+byte running;                /* running_: whose syncs are under way */
+byte overlaps[CONNECTIONS];  /* those that the connection's sync, which has ended, waits for */
+#endif
 bit leading;    /* leading_ */
 byte queue;     /* the followers; the model lets any of them be the oldest */
 short history;  /* history_: the LSNs that failed syncs took away */
@@ -296,11 +300,32 @@ inline advance_tail() {
 
 /* A sync begins, in Lead() or SyncNow(): it covers what is in the log now. */
 inline begin_sync() {
+#ifdef OVERLAP
+  running = running | BIT(me);
+#endif
   sync_mutex = 1;
   before = failures;
   through = appended;
   syncing[me] = dirty
 }
+
+/* A sync has returned, and its failure is counted in the same step. */
+inline end_running() {
+#ifdef OVERLAP
+  running = running & ~BIT(me);
+  for (i : 0 .. CONNECTIONS - 1) {
+    overlaps[i] = overlaps[i] & ~BIT(me)
+  }
+#else
+  skip
+#endif
+}
+
+#if defined(OVERLAP) && !defined(BUG_OVERLAP_NOT_AWAITED)
+#define ALONE (overlaps[me] == 0) /* AwaitOverlapping() is over */
+#else
+#define ALONE true
+#endif
 
 inline explain() {
   if
@@ -309,12 +334,18 @@ inline explain() {
   fi
 }
 
-/* FinishSync() and the rest of Lead() or SyncNow(). To rc: in Lead() the outcome of `lsn`, in
- * SyncNow() that of the sync. */
+/* Finish() and the rest of Lead() or SyncNow(). To rc: in Lead() the outcome of `lsn`, in SyncNow()
+ * that of the sync. */
 inline finish_sync(leads) {
+#ifdef OVERLAP
+  if
+  :: rc == 0 -> d_step { mutex == 0 -> end_running(); overlaps[me] = running }
+  :: else
+  fi;
+#endif
   if
   :: atomic {
-      mutex == 0 && rc == 0 && failures == before ->
+      mutex == 0 && rc == 0 && ALONE && failures == before ->
       d_step {
 #ifdef BUG_SAMPLE_TAIL_AFTER_SYNC /* commits written while the sync ran are taken for synced */
         through = appended;
@@ -325,9 +356,9 @@ inline finish_sync(leads) {
       end_lead(leads)
     }
   :: atomic { /* Append() looks at failures, and many at failure_, without the mutex. */
-      mutex == 0 && (rc || failures != before) ->
+      mutex == 0 && (rc || (ALONE && failures != before)) ->
       mutex = 1;
-      failures = failures + rc
+      d_step { end_running(); failures = failures + rc }
     };
     atomic {
       d_step {

@@ -1,0 +1,135 @@
+// The flusher: when it syncs, and what it tells of failures. The test holds the clock and the log.
+#include "flusher.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "support/coordinator_fixture.h"
+
+namespace groupcommit::testing {
+namespace {
+
+constexpr int kError = 1034;
+
+class FlusherTest : public CoordinatorFixture {
+ protected:
+  class Handle final : public Flusher::Log {
+   public:
+    explicit Handle(FakeLog* log) : log_(log) {}
+    int Sync(Lsn from, Lsn through) override { return log_->Sync(from, through); }
+    void Drain() override {}
+
+   private:
+    FakeLog* const log_;
+  };
+
+  void SetUp() override { flusher_.Start(std::make_unique<Handle>(&log_)); }
+  void TearDown() override {
+    log_.ReleaseAll();
+    flusher_.Stop();
+  }
+
+  Lsn Commit(int64_t delay) {
+    log_.Write();
+    const Lsn lsn = coordinator_.CountWritten();
+    flusher_.Schedule(delay);
+    return lsn;
+  }
+  // Waits until the commit is durable, without a sync of our own.
+  bool BecomesDurable(Lsn lsn) {
+    return calls_.emplace_back([this, lsn] { return AwaitSynced(lsn); }).Result() == 0;
+  }
+
+  Flusher flusher_{&clock_, &coordinator_};
+
+ private:
+  int AwaitSynced(Lsn lsn) {
+    // The clock of the test stands still.
+    while (coordinator_.synced() < lsn && coordinator_.failure() == 0) std::this_thread::yield();
+    return coordinator_.failure();
+  }
+};
+
+TEST_F(FlusherTest, ACommitIsSyncedWhenItIsDue) {
+  const Lsn lsn = Commit(kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(clock_.NanosLeft(), kMillisecond);
+  EXPECT_EQ(log_.calls(), 0u);
+  clock_.Advance(kMillisecond);
+  EXPECT_TRUE(BecomesDurable(lsn));
+  EXPECT_EQ(log_.calls(), 1u);
+}
+
+TEST_F(FlusherTest, TheOldestDecidesWhen) {
+  Commit(kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  clock_.Advance(kMillisecond / 2);
+  const Lsn last = Commit(kMillisecond);
+  clock_.WakeEarly();
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 2);
+  clock_.Advance(kMillisecond / 2);
+  EXPECT_TRUE(BecomesDurable(last)) << "one sync for both";
+  EXPECT_EQ(log_.calls(), 1u);
+}
+
+TEST_F(FlusherTest, AShorterDelayComesFirst) {
+  Commit(1000 * kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_TRUE(BecomesDurable(Commit(0)));
+}
+
+// A sync covers nothing that is written while it runs.
+TEST_F(FlusherTest, ACommitDuringTheSyncIsDueAgain) {
+  log_.HoldSyncs();
+  const Lsn first = Commit(0);
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  const Lsn second = Commit(kMillisecond);
+  log_.Finish(0);
+  EXPECT_TRUE(BecomesDurable(first));
+  EXPECT_LT(coordinator_.synced(), second);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  clock_.Advance(kMillisecond);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.Finish(1);
+  EXPECT_TRUE(BecomesDurable(second));
+}
+
+TEST_F(FlusherTest, WhatSomebodyElseHasSyncedIsNotSyncedAgain) {
+  const Lsn lsn = Commit(kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(coordinator_.WaitSynced(lsn, &log_), 0);
+  clock_.Advance(kMillisecond);
+  EXPECT_TRUE(BecomesDurable(Commit(0)));
+  EXPECT_EQ(log_.calls(), 2u);
+}
+
+TEST_F(FlusherTest, AFailureIsCounted) {
+  EXPECT_EQ(flusher_.errors(), 0u);
+  log_.FailNext(kError);
+  Commit(0);
+  const auto counted = [this] {
+    while (flusher_.errors() == 0) std::this_thread::yield();
+    return 0;
+  };
+  EXPECT_EQ(calls_.emplace_back(counted).Result(), 0);
+  EXPECT_TRUE(log_.RollBack(0));
+  EXPECT_TRUE(coordinator_.Resume());
+  EXPECT_TRUE(BecomesDurable(Commit(0))) << "it goes on";
+  EXPECT_EQ(flusher_.errors(), 1u);
+}
+
+TEST_F(FlusherTest, ItCanBeStoppedAndStartedAgain) {
+  Commit(kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  flusher_.Stop();
+  EXPECT_FALSE(flusher_.is_running());
+  EXPECT_EQ(log_.calls(), 0u) << "what is due is the business of who stops it";
+  flusher_.Stop();
+  flusher_.Start(std::make_unique<Handle>(&log_));
+  EXPECT_TRUE(BecomesDurable(Commit(0)));
+}
+
+}  // namespace
+}  // namespace groupcommit::testing

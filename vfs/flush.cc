@@ -1,0 +1,121 @@
+// Connection: commits for which nobody waits, and those who want them durable later.
+//
+// A commit with synchronous=NORMAL, or under the policy interval, returns without a sync. It has a
+// number all the same (Coordinator::CountWritten), under which a flush, the flusher or
+// groupcommit_wait() finds out whether a sync has covered it. Nobody takes such a commit back: a
+// failed sync leads to the log being written again (roll_back.cc), and the error is told to those
+// who ask.
+#include <memory>
+
+#include "connection.h"
+
+namespace groupcommit {
+namespace {
+
+constexpr int64_t kNanosPerMilli = 1'000'000;
+
+}  // namespace
+
+// A transaction writes to the log: it can still fail as a whole.
+int Connection::PrepareFlusher() {
+  if (database_->max_delay_nanos() >= 0) {
+    const int rc = database_->StartFlusher(name_);
+    if (rc != SQLITE_OK) return rc;
+  }
+  return TakeFlusherError();
+}
+
+// What went wrong behind our back is told to each connection once, as the kernel tells each open
+// file of a failed write.
+int Connection::TakeFlusherError() {
+  const uint64_t errors = database_->flusher().errors();
+  if (errors == flusher_errors_) return SQLITE_OK;
+  flusher_errors_ = errors;
+  sqlite3_log(kCommitFailed, "groupcommit: earlier commits to %s could not be made durable in time",
+              database_->path().c_str());
+  return kCommitFailed;
+}
+
+bool Connection::MayLeaveToFlusher() const {
+  return database_->max_delay_nanos() >= 0 && database_->flusher().is_running();
+}
+
+// SQLite asks for the sync of a commit, under the policy interval.
+int Connection::LeaveToFlusher(int flags) {
+  database_->AskForSync(flags);
+  return SQLITE_OK;
+}
+
+// The commit whose bytes are in the log gets its number, unless it has one.
+void Connection::CountCommit() {
+  if (counted_ == 0) counted_ = database_->coordinator().CountWritten();
+}
+
+// COMMIT is about to return, with success or not.
+void Connection::EndCommit(bool success) {
+  // In exclusive locking mode there is no other sign of a commit that was not synced.
+  if (last_write_ == LastWrite::kCommitFrame) CountCommit();
+  last_write_ = LastWrite::kOther;
+  if (counted_ == 0) return;
+  if (success) {
+    last_commit_ = counted_;
+    if (MayLeaveToFlusher()) database_->flusher().Schedule(database_->max_delay_nanos());
+  }
+  counted_ = 0;
+}
+
+int Connection::Flush() { return WaitSynced(database_->coordinator().CountWritten(), -1); }
+
+int Connection::WaitSynced(Lsn target, int timeout_ms) {
+  Coordinator& coordinator = database_->coordinator();
+  if (target > coordinator.written()) return SQLITE_MISUSE;
+  if (coordinator.synced() >= target) return SQLITE_OK;
+  int rc = TakeFlusherError();
+  if (rc != SQLITE_OK) return rc;
+  if (timeout_ms == 0) return SQLITE_BUSY;
+  if (coordinator.failure() != 0 && !Holds(kWriteLock)) TryRollBack();
+  if (log_ == nullptr) return SyncWithoutLog(target);
+  if (timeout_ms < 0) {
+    rc = coordinator.WaitSynced(target, this);
+  } else {
+    rc = database_->StartFlusher(name_);
+    if (rc != SQLITE_OK) return rc;
+    const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
+    database_->flusher().Schedule(0);
+    const std::optional<int> outcome = coordinator.WaitSyncedUntil(target, deadline);
+    if (!outcome) return SQLITE_BUSY;
+    rc = *outcome;
+  }
+  return rc == SQLITE_OK ? rc : Fail(AsIoError(rc));
+}
+
+// This connection has not yet read anything, and so not opened the log; others may have written to
+// it.
+int Connection::SyncWithoutLog(Lsn target) {
+  // The file format, of which 2 means WAL (fileformat2.html, 1.3).
+  constexpr int kFormatOffset = 18;
+  constexpr uint8_t kWalFormat = 2;
+  uint8_t format[2] = {};
+  int rc = main_->pMethods->xRead(main_, format, sizeof(format), kFormatOffset);
+  if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;  // nothing was ever committed
+  if (rc != SQLITE_OK) return rc;
+  if (format[0] != kWalFormat) return SQLITE_ERROR;
+  std::unique_ptr<Flusher::Log> log;
+  rc = database_->OpenLogHandle(name_, &log);
+  if (rc != SQLITE_OK || log == nullptr) return rc;
+  rc = database_->coordinator().WaitSynced(target, log.get());
+  return rc == SQLITE_OK ? rc : Fail(AsIoError(rc));
+}
+
+// What was left to the flusher does not stay behind.
+void Connection::FlushAtClose() {
+  Coordinator& coordinator = database_->coordinator();
+  if (log_ == nullptr || !database_->flusher().is_running()) return;
+  (void)TakeFlusherError();
+  const int rc = coordinator.WaitSynced(last_commit_, this);
+  if (rc == SQLITE_OK) return;
+  sqlite3_log(rc, "groupcommit: the last commits to %s could not be made durable",
+              database_->path().c_str());
+}
+
+}  // namespace groupcommit
