@@ -107,8 +107,9 @@ TEST_F(CoordinatorCountedTest, TheTailMovesByMaximum) {
   const Lsn last = Count();
   BackgroundCall& late = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1);
   log_.Finish(0);
+  early.AwaitParked();
+  log_.Finish(1);
   EXPECT_EQ(late.Result(), 0);
   EXPECT_EQ(early.Result(), 0);
   EXPECT_EQ(coordinator_.synced(), last);

@@ -218,16 +218,14 @@ TEST_F(CoordinatorTest, SyncNowSyncsThoughNothingIsPending) {
   EXPECT_EQ(log_.calls(), 3u);
 }
 
-TEST_F(CoordinatorTest, SyncNowNeitherWaitsForALeaderNorSharesItsSync) {
+TEST_F(CoordinatorTest, SyncNowBeginsBesideALeadersSync) {
   log_.HoldSyncs();
   BackgroundCall& leader = StartWait(Commit());
   ASSERT_TRUE(log_.AwaitCalls(1));
   BackgroundCall& sync_now = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1);
+  log_.ReleaseAll();
   EXPECT_EQ(sync_now.Result(), 0);
-  EXPECT_FALSE(leader.returned());
-  log_.Finish(0);
   EXPECT_EQ(leader.Result(), 0);
 }
 
@@ -241,14 +239,13 @@ TEST_F(CoordinatorTest, SyncNowReleasesFollowers) {
   ASSERT_TRUE(log_.AwaitCalls(2));
   BackgroundCall& late = StartWait(Commit());
   late.AwaitParked();
+  log_.Finish(0);
   log_.Finish(1);
   EXPECT_EQ(sync_now.Result(), 0);
-  EXPECT_EQ(covered.Result(), 0) << "does not wait for the leader's sync";
-  EXPECT_FALSE(leader.returned());
-  EXPECT_FALSE(late.returned());
-  log_.Finish(0);
+  EXPECT_EQ(covered.Result(), 0);
   EXPECT_EQ(leader.Result(), 0);
   ASSERT_TRUE(log_.AwaitCalls(3));
+  EXPECT_FALSE(late.returned());
   EXPECT_EQ(log_.call(2).through, 3u);
   log_.Finish(2);
   EXPECT_EQ(late.Result(), 0);
@@ -261,10 +258,10 @@ TEST_F(CoordinatorTest, TheTailMovesByMaximum) {
   Commit();
   BackgroundCall& newer = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.Finish(0);
+  older.AwaitParked();  // it cannot be sure before the other one has ended
   log_.Finish(1);
   EXPECT_EQ(newer.Result(), 0);
-  EXPECT_EQ(coordinator_.durable(), 2u);
-  log_.Finish(0);
   EXPECT_EQ(older.Result(), 0);
   EXPECT_EQ(coordinator_.durable(), 2u) << "the tail fell back";
   EXPECT_EQ(Wait(2), 0);
@@ -275,17 +272,17 @@ TEST_F(CoordinatorTest, OverlappingSyncNowsInEitherOrder) {
   for (size_t first_to_end : {0u, 1u}) {
     const size_t calls_before = log_.calls();
     log_.HoldSyncs();
-    const Lsn first = Commit();
+    Commit();
     BackgroundCall& a = StartSyncNow();
     ASSERT_TRUE(log_.AwaitCalls(calls_before + 1));
     const Lsn second = Commit();
     BackgroundCall& b = StartSyncNow();
     ASSERT_TRUE(log_.AwaitCalls(calls_before + 2));
     log_.Finish(calls_before + first_to_end);
-    EXPECT_EQ((first_to_end == 0 ? a : b).Result(), 0);
-    EXPECT_EQ(coordinator_.durable(), first_to_end == 0 ? first : second);
+    (first_to_end == 0 ? a : b).AwaitParked();
     log_.Finish(calls_before + 1 - first_to_end);
-    EXPECT_EQ((first_to_end == 0 ? b : a).Result(), 0);
+    EXPECT_EQ(a.Result(), 0);
+    EXPECT_EQ(b.Result(), 0);
     EXPECT_EQ(coordinator_.durable(), second);
   }
 }
@@ -321,8 +318,8 @@ TEST_F(CoordinatorTest, ACommitIsCountedForOneSync) {
   BackgroundCall& sync_now = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
   log_.Finish(0);
-  EXPECT_EQ(leader.Result(), 0);
   log_.Finish(1);
+  EXPECT_EQ(leader.Result(), 0);
   EXPECT_EQ(sync_now.Result(), 0);
   EXPECT_EQ(stats_.syncs.Get(), 2);
   EXPECT_EQ(stats_.batch[0].Get(), 1) << "the second made nothing durable";

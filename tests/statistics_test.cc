@@ -231,8 +231,8 @@ TEST(Statistics, JsonHasEveryMember) {
       {"failed_syncs", &stats.failed_syncs}, {"windows_filled", &stats.windows_filled},
       {"pending", &stats.pending},           {"windows_expired", &stats.windows_expired},
       {"waiting", &stats.waiting},           {"fenced", &stats.fenced},
-      {"reader_waits", &stats.reader_waits},
-  };
+      {"reader_waits", &stats.reader_waits}, {"lsn", &stats.lsn},
+      {"durable_lsn", &stats.durable_lsn},   {"background_errors", &stats.background_errors}};
   for (int i = 0; i < GROUPCOMMIT_BATCH_BUCKETS; i++) {
     members.emplace_back("batch[" + std::to_string(i) + "]", &stats.batch[i]);
   }
