@@ -165,11 +165,26 @@ TEST_F(DeferralTest, TransactionsOverSeveralDatabasesAreNotDeferred) {
   ExpectDeferred(db, "INSERT INTO main.t SELECT x FROM other.t");
 }
 
-TEST_F(DeferralTest, TransactionsThatWriteATemporaryTableTooAreNotDeferred) {
+// SQLite ends main's part of a COMMIT before that of the temporary database, and that one before
+// the parts of attached ones.
+TEST_F(DeferralTest, ATemporaryTableIsNoReasonBesideMain) {
   Db db = OpenWithTable();
+  { Db other = OpenWithTable("other.db"); }
+  db.ExecOk("ATTACH '" + path("other.db") + "' AS other; PRAGMA other.synchronous=FULL");
   db.ExecOk("CREATE TEMP TABLE tmp(x)");
-  ExpectAtOnce(db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT");
-  ExpectDeferred(db, "INSERT INTO t VALUES(2)");
+  ExpectDeferred(db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT");
+  ExpectAtOnce(db, "BEGIN; INSERT INTO other.t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT");
+  ExpectAtOnce(db,
+               "BEGIN; INSERT INTO t VALUES(1); INSERT INTO other.t VALUES(1); "
+               "INSERT INTO tmp VALUES(1); COMMIT");
+}
+
+// As after CREATE TEMP TABLE, or what drivers do to find tables: BEGIN IMMEDIATE includes it then.
+TEST_F(DeferralTest, ATemporaryDatabaseThatHasBeenUsedIsNoReason) {
+  Db db = OpenWithTable();
+  ExpectDeferred(db, "BEGIN IMMEDIATE; INSERT INTO t VALUES(1); COMMIT");
+  db.ExecOk("PRAGMA temp.table_info(t)");
+  ExpectDeferred(db, "BEGIN IMMEDIATE; INSERT INTO t VALUES(2); COMMIT");
 }
 
 // wal.c: walRewriteChecksums() writes frame headers again after the commit frame.

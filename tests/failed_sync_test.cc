@@ -60,6 +60,16 @@ TEST_F(FailedSyncTest, OneCommitFailsAndVanishes) {
   ExpectWorkGoesOn(rows_);
 }
 
+TEST_F(FailedSyncTest, ATemporaryTableIsRolledBackWithIt) {
+  a_.ExecOk("CREATE TEMP TABLE tmp(x)");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("BEGIN; INSERT INTO t VALUES('failed'); INSERT INTO tmp VALUES(1); COMMIT"),
+            SQLITE_IOERR_FSYNC);
+  a_.Exec("ROLLBACK");  // if COMMIT has left the transaction open, as any failed one may
+  EXPECT_EQ(a_.Int("SELECT count(*) FROM tmp"), 0);
+  ExpectWorkGoesOn(rows_);
+}
+
 TEST_F(FailedSyncTest, EveryCommitThatItCoversFailsAndNoOther) {
   constexpr int kFollowers = 4;
   std::vector<Db> followers;

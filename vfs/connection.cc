@@ -203,13 +203,17 @@ bool Connection::MayDefer() const {
 
 // Does the transaction write to this database only? With several, SQLite publishes all of them
 // before the first can fail, and vdbeaux.c: vdbeCommit() ignores an error after the super-journal
-// is gone.
+// is gone. The temporary database does not count beside main, whose COMMIT_PHASETWO comes first: if
+// that fails, SQLite rolls the temporary one back. (BEGIN IMMEDIATE opens a write transaction on it
+// as soon as it has been used at all.)
 bool Connection::WritesOneDatabase() const {
+  constexpr int kTemp = 1;
   sqlite3* db = db_ != nullptr ? *db_ : nullptr;
   if (db == nullptr) return false;
   int written = 0;
   for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
-    if (sqlite3_txn_state(db, schema) == SQLITE_TXN_WRITE) written++;
+    if (sqlite3_txn_state(db, schema) != SQLITE_TXN_WRITE) continue;
+    if (i != kTemp || written == 0) written++;
   }
   return written == 1;
 }
