@@ -184,6 +184,58 @@ TEST_F(BareVfsTest, WhatTheBaseLacksTheShimLacks) {
   EXPECT_EQ(db.Int("SELECT x FROM t"), 1);
 }
 
+// ---- Of a later version than this library knows ----
+
+// It may have functions that we could not forward: SQLite must not look for them in our tables.
+class NewerVfs {
+ public:
+  NewerVfs() : vfs_(*(base_ = sqlite3_vfs_find("unix"))) {
+    vfs_.pNext = nullptr;
+    vfs_.zName = "newer";
+    vfs_.iVersion = kVersion;
+    vfs_.xOpen = Open;
+    EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
+  }
+  ~NewerVfs() { EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK); }
+
+ private:
+  static constexpr int kVersion = 7;
+
+  static int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* out_flags) {
+    const int rc = base_->xOpen(base_, name, file, flags, out_flags);
+    if (rc == SQLITE_OK) {
+      sqlite3_io_methods& methods = (flags & SQLITE_OPEN_MAIN_DB) != 0 ? main_ : others_;
+      methods = *file->pMethods;
+      methods.iVersion = kVersion;
+      file->pMethods = &methods;
+    }
+    return rc;
+  }
+
+  static inline sqlite3_vfs* base_ = nullptr;
+  static inline sqlite3_io_methods main_;
+  static inline sqlite3_io_methods others_;
+  sqlite3_vfs vfs_;
+};
+
+TEST(NewerVfsTest, TheShimOffersTheVersionsThatItKnows) {
+  NewerVfs newer;
+  ASSERT_EQ(groupcommit_register("over_newer", "newer", 0, nullptr), SQLITE_OK);
+  EXPECT_EQ(sqlite3_vfs_find("over_newer")->iVersion, 3);
+  {
+    TempDir dir;
+    Db db(dir.File("test.db"), "over_newer");
+    EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+    db.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    for (const int pointer : {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER}) {
+      sqlite3_file* file = nullptr;
+      EXPECT_EQ(sqlite3_file_control(db.get(), "main", pointer, &file), SQLITE_OK);
+      EXPECT_EQ(file->pMethods->iVersion, 3);
+    }
+  }
+  EXPECT_EQ(groupcommit_unregister("over_newer"), SQLITE_OK);
+}
+
 // ---- Other shims ----
 
 std::string VfsName(const Db& db) {
