@@ -71,7 +71,7 @@
 **
 **   The policy comes from the first of: pragma, URI, registration, the
 **   environment variable GROUPCOMMIT_POLICY (read when the extension is
-**   loaded), the built-in default "auto".
+**   loaded, and by groupcommit_extra_init()), the built-in default "auto".
 **
 ** TABLE groupcommit_stats (the extension, or groupcommit_stats_table())
 **
@@ -167,7 +167,8 @@ typedef struct groupcommit_policy {
 **
 ** Returns SQLITE_OK;
 ** SQLITE_MISUSE  zName is empty or too long, or *pPolicy is out of range;
-** SQLITE_ERROR   a VFS called zName is registered already;
+** SQLITE_ERROR   a VFS called zName is registered already, or SQLite is older
+**                than 3.39.0;
 ** SQLITE_NOTFOUND  there is no VFS called zBase (or no default VFS);
 ** SQLITE_NOMEM.
 ** The reason for a failure goes to sqlite3_log(), and nothing is changed.
@@ -185,10 +186,32 @@ int groupcommit_register(const char* zName, const char* zBase, int makeDefault,
 int groupcommit_unregister(const char* zName);
 
 /*
+** Switches group commit on by itself, in a program that compiles SQLite in:
+**
+**     cc -c -DSQLITE_EXTRA_INIT=groupcommit_extra_init sqlite3.c
+**
+** SQLite then calls this function when it has initialized itself, before the
+** first database is opened.  It does for the process what the extension does
+** when loaded with sqlite3_groupcommit_default_init: the VFS "groupcommit"
+** becomes the default, with the policy that GROUPCOMMIT_POLICY names, and every
+** connection has the table groupcommit_stats.  zUnused is not looked at.
+**
+** It may be called again, as SQLite does after sqlite3_shutdown().  A thread
+** that opens a database while another one initializes SQLite may be earlier
+** than this function, and get the old default VFS; it is harmless, and a
+** program with such threads calls sqlite3_initialize() before it starts them.
+**
+** Returns SQLITE_OK; SQLITE_ERROR if GROUPCOMMIT_POLICY is not a policy; or what
+** groupcommit_register() returns.  Then nothing is changed, the reason goes to
+** sqlite3_log(), and SQLite fails the call that made it initialize itself.
+*/
+int groupcommit_extra_init(const char* zUnused);
+
+/*
 ** Reads a policy from text: "on_each_flush", "auto", "group",
 ** "group(max_wait_us=N,max_batch=N)" with either or both parameters, in any
-** order, "interval", or "interval(max_delay_us=N)".  Case does not matter and spaces may stand
-*between the parts.
+** order, "interval", or "interval(max_delay_us=N)".  Case does not matter and
+** spaces may stand between the parts.
 **
 ** Returns SQLITE_OK and fills *pOut; or SQLITE_ERROR, leaves *pOut alone and,
 ** where pzErr is not NULL, sets *pzErr to a message that names the part at

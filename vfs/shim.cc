@@ -14,6 +14,7 @@
 #include "main_file.h"
 #include "process.h"
 #include "sqlite.h"
+#include "sqlite_version.h"
 #include "wal_file.h"
 #include "write_queue.h"
 
@@ -238,6 +239,9 @@ int Register(const char* name, const char* base_name, bool make_default,
   if (std::strlen(name) > GROUPCOMMIT_MAX_NAME) {
     return RefuseName(SQLITE_MISUSE, name, "the name has more than 63 bytes");
   }
+  if (const char* reason = WhyTooOld(sqlite3_libversion_number())) {
+    return RefuseName(SQLITE_ERROR, name, reason);
+  }
   FlushPolicy policy = FlushPolicy::Auto();
   std::string error;
   if (c_policy != nullptr && !PolicyFromC(*c_policy, &policy, &error)) {
@@ -259,6 +263,8 @@ int Register(const char* name, const char* base_name, bool make_default,
 
 int Unregister(const char* name) {
   if (name == nullptr) name = GROUPCOMMIT_VFS_NAME;
+  // Initializes SQLite before ProcessMutex() is taken: that may call groupcommit_extra_init().
+  sqlite3_vfs_find(name);
   MutexLock lock(ProcessMutex());
   for (auto& shim : AllVfses()) {
     if (!shim->registered || shim->name != name) continue;
