@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: all demo test check model fuzz torture mutations bench install format clean help
+.PHONY: all demo test check model fuzz torture mutations bench install package format clean help
 .NOTPARALLEL:
 # "make -j" is for this file only; below it, JOBS says how many jobs there are.
 unexport MAKEFLAGS
@@ -16,11 +16,14 @@ ninja := $(if $(shell command -v ninja),-G Ninja)
 first := test -f build/CMakeCache.txt || echo $(ninja) -DGROUPCOMMIT_TESTS=OFF
 configure := cmake --log-level=WARNING -S . -B build $$($(first))
 build := cmake --build build -j $(JOBS)
+# What is installed, and what it is called in build/.
+products := groupcommit groupcommit_shared groupcommit_extension groupcommit-demo
+files := build/libgroupcommit.a build/libgroupcommit.so build/groupcommit.so build/groupcommit-demo
 
 all:
 	@.ci/deps --no-install build
 	@$(configure)
-	@$(build) --target groupcommit groupcommit_extension groupcommit-demo examples
+	@$(build) --target $(products) examples
 
 demo:
 	@.ci/deps demo
@@ -62,11 +65,21 @@ bench:
 	@$(build) --target commit_bench micro_bench
 	bench/run build/bench $(BENCH_ARGS)
 
-# Installs what is built, and builds only if nothing is: "sudo make install" leaves no files of root
-# in build/.
+# Installs what is built, and builds only if something is missing: "sudo make install" leaves no files
+# of root in build/.
 install:
-	@test -f build/libgroupcommit.a -a -f build/groupcommit.so || $(MAKE) all
+	@ls $(files) >/dev/null 2>&1 || { .ci/deps --no-install build && $(configure) && \
+	  $(build) --target $(products); }
 	@DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
+	@test -n "$(DESTDIR)" || test "$$(id -u)" -ne 0 || PATH="$$PATH:/sbin:/usr/sbin" ldconfig
+	@sed -n 's,\(.*\)/groupcommit\.so$$,\nIn the sqlite3 shell:  .load \1/groupcommit,p' build/install_manifest.txt
+	@rm -f build/install_manifest.txt
+
+package:
+	@.ci/deps package
+	@$(configure)
+	@$(build) --target $(products)
+	@cpack --config build/CPackConfig.cmake
 
 format:
 	find vfs tests bench examples -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.cpp' | \
@@ -76,7 +89,7 @@ clean:
 	rm -rf build build-*
 
 help:
-	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.a, the demo, the examples"
+	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.{a,so}, the demo, the examples"
 	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
 	@echo "make test      builds and runs all tests"
 	@echo "make check     format, warnings, clang-tidy, model, fuzzing, the tests under sanitizers"
@@ -85,9 +98,10 @@ help:
 	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
 	@echo "make mutations builds faults into the library; the laboratory has to find each of them"
 	@echo "make bench     runs the benchmarks, prints tables, draws bench/plots/*.svg; see bench/README.md"
-	@echo "make install   the header, the library and the extension to PREFIX ($(PREFIX)); DESTDIR"
+	@echo "make install   libraries, header, extension and demo, to PREFIX ($(PREFIX)); DESTDIR"
+	@echo "make package   Debian packages of them, in build/packages/"
 	@echo "make format    applies .clang-format"
 	@echo "make clean     removes build/ and build-*/"
 	@echo
-	@echo "demo, test, check, model, fuzz, torture, mutations and bench install missing Debian packages if they may (root, or sudo"
+	@echo "demo, test, check, model, fuzz, torture, mutations, bench and package install missing Debian packages if they may (root, or sudo"
 	@echo "without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."

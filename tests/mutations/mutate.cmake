@@ -20,5 +20,6 @@ file(GLOB staged ${mutated}/staging/vfs/*)
 execute_process(COMMAND ${CMAKE_COMMAND} -E copy_if_different ${staged} ${mutated}/vfs)
 set(GROUPCOMMIT_VFS_DIR ${mutated}/vfs)
 list(TRANSFORM GROUPCOMMIT_SOURCES REPLACE "^vfs/" "${mutated}/vfs/")
+list(TRANSFORM GROUPCOMMIT_API_SOURCES REPLACE "^vfs/" "${mutated}/vfs/")
 
 install(CODE "message(FATAL_ERROR \"this build has the fault ${GROUPCOMMIT_MUTATION} built in\")")
