@@ -22,8 +22,6 @@
 #define THREADS 8
 #define COMMITS_PER_THREAD 100
 
-static const char* path;
-
 static int print_row(void* unused, int n, char** values, char** names) {
   (void)unused;
   for (int i = 0; i < n; i++) printf("%-8s %s\n", names[i], values[i]);
@@ -38,8 +36,8 @@ static int run(sqlite3* db, const char* sql) {
   return rc;
 }
 
-/* The caller closes *db, whatever is returned. */
-static int open_database(sqlite3** db) {
+/* Opens the database at path. The caller closes *db, whatever is returned. */
+static int open_database(const char* path, sqlite3** db) {
   int rc = sqlite3_open(path, db);
   if (rc != SQLITE_OK) {
     fprintf(stderr, "embedded_app: open %s: %s\n", path, sqlite3_errstr(rc));
@@ -51,13 +49,14 @@ static int open_database(sqlite3** db) {
 
 struct writer {
   pthread_t thread;
+  const char* path;
   int rc;
 };
 
 static void* commit_rows(void* arg) {
   struct writer* writer = arg;
   sqlite3* db = NULL;
-  int rc = open_database(&db);
+  int rc = open_database(writer->path, &db);
   for (int i = 0; i < COMMITS_PER_THREAD && rc == SQLITE_OK; i++) {
     rc = run(db, "INSERT INTO entry(note) VALUES('hello')");
   }
@@ -66,11 +65,12 @@ static void* commit_rows(void* arg) {
   return NULL;
 }
 
-static int run_writers(void) {
+static int run_writers(const char* path) {
   struct writer writers[THREADS];
   int started = 0;
   int rc = SQLITE_OK;
   for (; started < THREADS; started++) {
+    writers[started].path = path;
     if (pthread_create(&writers[started].thread, NULL, commit_rows, &writers[started]) != 0) {
       fprintf(stderr, "embedded_app: cannot start a thread\n");
       rc = SQLITE_ERROR;
@@ -84,33 +84,33 @@ static int run_writers(void) {
   return rc;
 }
 
-int main(int argc, char** argv) {
-  char directory[] = "/tmp/groupcommit-XXXXXX";
-  char file[sizeof(directory) + sizeof("/app.db")];
+static int run_on_file(const char* path) {
   sqlite3* db = NULL;
-  int rc;
-  if (argc > 1) {
-    path = argv[1];
-  } else {
-    if (mkdtemp(directory) == NULL) {
-      perror("embedded_app: mkdtemp");
-      return 1;
-    }
-    snprintf(file, sizeof(file), "%s/app.db", directory);
-    path = file;
-  }
-
-  rc = open_database(&db);
+  int rc = open_database(path, &db);
   if (rc == SQLITE_OK) {
     rc = run(db, "PRAGMA journal_mode=WAL; CREATE TABLE entry(id INTEGER PRIMARY KEY, note TEXT)");
   }
-  if (rc == SQLITE_OK) rc = run_writers();
+  if (rc == SQLITE_OK) rc = run_writers(path);
   if (rc == SQLITE_OK) rc = run(db, "SELECT count(*) AS rows FROM entry");
   /* Only to show it: without group commit there is no such table. */
   if (rc == SQLITE_OK) rc = run(db, "SELECT commits, syncs, policy FROM groupcommit_stats");
   sqlite3_close(db);
+  return rc;
+}
 
-  if (argc <= 1) {
+int main(int argc, char** argv) {
+  int rc;
+  if (argc > 1) {
+    rc = run_on_file(argv[1]);
+  } else {
+    char directory[] = "/tmp/groupcommit-XXXXXX";
+    char path[sizeof(directory) + sizeof("/app.db")];
+    if (mkdtemp(directory) == NULL) {
+      perror("embedded_app: mkdtemp");
+      return 1;
+    }
+    snprintf(path, sizeof(path), "%s/app.db", directory);
+    rc = run_on_file(path);
     unlink(path); /* the last connection to close has removed -wal and -shm */
     rmdir(directory);
   }

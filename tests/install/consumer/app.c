@@ -1,4 +1,4 @@
-/* A program that uses the installed library: commits to the database argv[1]. app.cc is the same. */
+/* Uses the installed library: commits to the database argv[1]. app.cc is the same in C++. */
 #include <groupcommit.h>
 #include <sqlite3.h>
 #include <stdio.h>
