@@ -64,4 +64,6 @@ configure_file(${packaging}/groupcommit.pc.in ${PROJECT_BINARY_DIR}/groupcommit.
 install(FILES ${PROJECT_BINARY_DIR}/groupcommit.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
 
-include(${packaging}/debian.cmake)
+if(CMAKE_SOURCE_DIR STREQUAL PROJECT_SOURCE_DIR)  # not as a part of another project
+  include(${packaging}/debian.cmake)
+endif()
