@@ -89,7 +89,7 @@ clean:
 	rm -rf build build-*
 
 help:
-	@echo "make           build/groupcommit.so (extension), build/libgroupcommit.{a,so}, the demo, the examples"
+	@echo "make           in build/: groupcommit.so (extension), libgroupcommit.{a,so}, the demo, the examples"
 	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
 	@echo "make test      builds and runs all tests"
 	@echo "make check     format, warnings, clang-tidy, model, fuzzing, the tests under sanitizers"
@@ -103,5 +103,5 @@ help:
 	@echo "make format    applies .clang-format"
 	@echo "make clean     removes build/ and build-*/"
 	@echo
-	@echo "demo, test, check, model, fuzz, torture, mutations, bench and package install missing Debian packages if they may (root, or sudo"
-	@echo "without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."
+	@echo "All but make, install, format and clean install missing Debian packages if they may (root, or"
+	@echo "sudo without a password); if not, they say what is missing. JOBS=$(JOBS) compilers at a time."
