@@ -32,7 +32,7 @@ int SwitchOn(sqlite3* db, bool make_default, char** error) {
     *error = sqlite3_mprintf("%s, not %s", reason, sqlite3_libversion());
     return SQLITE_ERROR;
   }
-  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0};
+  groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0, 0};
   int rc = PolicyFromEnvironment(&policy, error);
   if (rc != SQLITE_OK) return rc;
 
