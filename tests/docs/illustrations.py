@@ -1,0 +1,5 @@
+"""Code blocks that are not run: (document, first line, why not). One that is gone has to go here."""
+
+ILLUSTRATIONS = [
+    ("examples/README.md", "rows     800", "output; the tests of the examples expect it"),
+]
