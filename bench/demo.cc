@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "delay_vfs.h"
+#include "demo_advice.h"
 #include "demo_options.h"
 #include "demo_report.h"
 #include "disk.h"
@@ -70,8 +71,9 @@ class Console {
 };
 
 // A new directory under `parent`. Throws UsageError with the reason if there can be none.
-std::unique_ptr<TemporaryDirectory> MakeDirectory(const fs::path& parent) {
-  if (IsMemoryFilesystem(parent)) throw UsageError("it is in memory (tmpfs), a sync costs nothing");
+std::unique_ptr<TemporaryDirectory> MakeDirectory(const fs::path& parent, bool memory_will_do) {
+  if (!memory_will_do && IsMemoryFilesystem(parent))
+    throw UsageError("it is in memory (tmpfs), a sync costs nothing");
   try {
     return std::make_unique<TemporaryDirectory>(parent, "groupcommit-demo-");
   } catch (const std::system_error& e) {
@@ -79,10 +81,11 @@ std::unique_ptr<TemporaryDirectory> MakeDirectory(const fs::path& parent) {
   }
 }
 
-std::unique_ptr<TemporaryDirectory> FindDirectory(const std::string& wanted) {
+std::unique_ptr<TemporaryDirectory> FindDirectory(const DemoOptions& options) {
+  const std::string& wanted = options.directory;
   if (!wanted.empty()) {
     try {
-      return MakeDirectory(wanted);
+      return MakeDirectory(wanted, options.advise);
     } catch (const UsageError& e) {
       throw UsageError("--dir '" + wanted + "': " + e.what() +
                        "; expected a directory on a disk that can be written to");
@@ -96,7 +99,7 @@ std::unique_ptr<TemporaryDirectory> FindDirectory(const std::string& wanted) {
   std::string reasons;
   for (const fs::path& candidate : candidates) {
     try {
-      return MakeDirectory(candidate);
+      return MakeDirectory(candidate, false);
     } catch (const UsageError& e) {
       reasons += "\n  " + candidate.string() + ": " + e.what();
     }
@@ -141,8 +144,9 @@ class Demo {
       }
       report_.pairs.push_back(pair);
     }
-    PrintTables(std::cout, report_);
+    if (!options_.advise) PrintTables(std::cout, report_);
     PrintProof(std::cout, report_);
+    if (options_.advise && ok()) std::cout << "\n" << Advise(FiguresOf(report_));
     return true;
   }
 
@@ -165,7 +169,7 @@ class Demo {
     report_.disk = MeasureSyncLatency(directory_, &interrupted);
     console_.Clear();
     if (interrupted) return;
-    PrintDisk(std::cout, report_.disk);
+    if (!options_.advise) PrintDisk(std::cout, report_.disk);
     console_.Line("");
   }
 
@@ -214,7 +218,7 @@ class Demo {
 };
 
 int RunDemo(const DemoOptions& options) {
-  const auto directory = FindDirectory(options.directory);
+  const auto directory = FindDirectory(options);
   if (options.keep) directory->Keep();
   std::ofstream json;
   if (!options.json_path.empty()) {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 
 namespace groupcommit::bench {
@@ -103,19 +104,23 @@ class Arguments {
 
 DemoOptions ParseDemoOptions(const std::vector<std::string>& arguments) {
   DemoOptions options;
+  std::optional<std::vector<int>> connections;
+  std::optional<double> seconds;
   Arguments next(arguments);
   while (next.Next()) {
     const std::string& name = next.name();
     if (name == "--dir") {
       options.directory = next.Value("a directory");
     } else if (name == "--connections") {
-      options.connections = ParseConnections(next.Value("a list of numbers such as 1,8,64"));
+      connections = ParseConnections(next.Value("a list of numbers such as 1,8,64"));
     } else if (name == "--seconds") {
-      options.seconds = ParseSeconds(next.Value("a number of seconds"));
+      seconds = ParseSeconds(next.Value("a number of seconds"));
     } else if (name == "--policy") {
       options.policy = ParsePolicy(next.Value("a policy such as auto"));
     } else if (name == "--json") {
       options.json_path = next.Value("a file name");
+    } else if (name == "--advise") {
+      options.advise = next.Flag();
     } else if (name == "--keep") {
       options.keep = next.Flag();
     } else if (name == "--help" || name == "-h") {
@@ -124,10 +129,16 @@ DemoOptions ParseDemoOptions(const std::vector<std::string>& arguments) {
       options.version = next.Flag();
     } else {
       throw UsageError("unknown argument '" + name +
-                       "': allowed are --dir, --connections, --seconds, --policy, --json, --keep,"
-                       " --help and --version");
+                       "': allowed are --advise, --dir, --connections, --seconds, --policy,"
+                       " --json, --keep, --help and --version");
     }
   }
+  if (options.advise) {
+    options.connections = {1, 8, 32};
+    options.seconds = 0.5;
+  }
+  options.connections = connections.value_or(options.connections);
+  options.seconds = seconds.value_or(options.seconds);
   return options;
 }
 
@@ -139,6 +150,7 @@ const char* DemoHelp() {
 SYNOPSIS
     groupcommit-demo [--dir DIR] [--connections LIST] [--seconds N]
                      [--policy POLICY] [--json FILE] [--keep]
+    groupcommit-demo --advise [--dir DIR]
     groupcommit-demo --help | --version
 
 DESCRIPTION
@@ -157,16 +169,19 @@ DESCRIPTION
     Ctrl-C.  With its defaults it takes about half a minute.
 
 OPTIONS
+    --advise
+        Measures for a few seconds only, 1, 8 and 32 connections for half a
+        second each, and says in words what to expect and what to do.
     --dir DIR
         Where to create that directory.  Without it, the first of the current
         directory, $HOME and /var/tmp that can be written to and is on a disk.
         A directory in memory (tmpfs, ramfs) is refused: a sync costs nothing
-        there.
+        there. With --advise it is measured, and told.
     --connections LIST
         Numbers of connections, from 1 to 256, separated by commas.
-        Default: 1,2,4,8,16,32,64.
+        Default: 1,2,4,8,16,32,64; with --advise: 1,8,32.
     --seconds N
-        Length of each run, 0.1 to 3600.  Default: 2.
+        Length of each run, 0.1 to 3600.  Default: 2; with --advise: 0.5.
     --policy POLICY
         When groupcommit syncs: auto (default), on_each_flush, group, or
         group(max_wait_us=N,max_batch=N).  See groupcommit.h.

@@ -12,6 +12,8 @@ namespace groupcommit::bench {
 
 struct DemoOptions {
   std::string directory;  // Empty: find one that is on a disk.
+  bool advise = false;
+  // With advise: fewer and shorter runs, unless the user says otherwise.
   std::vector<int> connections = {1, 2, 4, 8, 16, 32, 64};
   double seconds = 2;
   groupcommit_policy policy = {GROUPCOMMIT_AUTO, 0, 0, 0};
