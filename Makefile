@@ -62,7 +62,7 @@ mutations:
 bench:
 	@.ci/deps bench
 	@$(configure) -DGROUPCOMMIT_BENCH=ON
-	@$(build) --target commit_bench micro_bench
+	@$(build) --target commit_bench micro_bench pipeline_bench
 	bench/run build/bench $(BENCH_ARGS)
 
 # Installs what is built, and builds only if something is missing: "sudo make install" leaves no files

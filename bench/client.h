@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine.h"
@@ -28,8 +29,11 @@ struct End {
 // Used by one thread at a time, but for live_commits().
 class alignas(64) Client {
  public:
-  Client(int id, size_t payload_size, std::unique_ptr<Committer> committer)
-      : id_(id), payload_(payload_size), committer_(std::move(committer)) {}
+  Client(int id, Mix mix, std::unique_ptr<Committer> committer)
+      : id_(id),
+        pause_(PauseOf(mix)),
+        payload_(PayloadSizeOf(mix)),
+        committer_(std::move(committer)) {}
 
   // Commits rows until the end or an error.
   void Run(const End& end) {
@@ -42,6 +46,7 @@ class alignas(64) Client {
       if (!committed) return;
       ++acknowledged_;
       if (now <= end.deadline) live_commits_.store(acknowledged_, std::memory_order_release);
+      if (pause_.count() > 0) std::this_thread::sleep_for(pause_);
     }
   }
 
@@ -77,6 +82,7 @@ class alignas(64) Client {
   }
 
   const int id_;
+  const std::chrono::milliseconds pause_;  // after each commit
   std::vector<unsigned char> payload_;
   const std::unique_ptr<Committer> committer_;
   std::atomic<int64_t> live_commits_{0};

@@ -67,7 +67,7 @@ std::vector<Block> BlocksOf(Extent extent) {
   const Names rivals = {"stock_full", "auto", "writer_queue"};
   const std::vector<Mix> all(std::begin(kAllMixes), std::end(kAllMixes));
   const std::vector<Mix> writes = {Mix::kTwoTables, Mix::kBlob, Mix::kHotRow};
-  const std::vector<Mix> reads = {Mix::kReaders, Mix::kReadersOfNewest};
+  const std::vector<Mix> reads = {Mix::kReaders, Mix::kReadersPaced, Mix::kReadersOfNewest};
   switch (extent) {
     case Extent::kQuick:
       return {{{Mix::kInsert}, {"disk"}, {}, {1, 8}},

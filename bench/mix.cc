@@ -25,14 +25,21 @@ const char* NameOf(Mix mix) {
       return "hot_row";
     case Mix::kReaders:
       return "readers_90";
+    case Mix::kReadersPaced:
+      return "readers_90_paced";
     case Mix::kReadersOfNewest:
       return "readers_90_newest";
   }
   return "";
 }
 
+std::chrono::milliseconds PauseOf(Mix mix) {
+  return std::chrono::milliseconds(mix == Mix::kReadersPaced ? 10 : 0);
+}
+
 int WritersOf(Mix mix, int connections) {
-  const bool some_read = mix == Mix::kReaders || mix == Mix::kReadersOfNewest;
+  const bool some_read =
+      mix == Mix::kReaders || mix == Mix::kReadersPaced || mix == Mix::kReadersOfNewest;
   return some_read ? std::max(connections / 10, 1) : connections;
 }
 

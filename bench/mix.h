@@ -4,6 +4,7 @@
 
 #include <sqlite3.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,13 +20,18 @@ enum class Mix : uint8_t {
   kBlob,            // A row of 10 KB: three pages of the log and more.
   kHotRow,          // Everybody counts up the same row.
   kReaders,         // As kInsert by every tenth connection; the others read any row.
+  kReadersPaced,    // The same, but the writers pause: as many commits whatever a commit takes.
   kReadersOfNewest  // The same, but they read the newest row: the least likely to be durable yet.
 };
 
-inline constexpr Mix kAllMixes[] = {Mix::kInsert, Mix::kTwoTables, Mix::kBlob,
-                                    Mix::kHotRow, Mix::kReaders,   Mix::kReadersOfNewest};
+inline constexpr Mix kAllMixes[] = {Mix::kInsert,         Mix::kTwoTables, Mix::kBlob,
+                                    Mix::kHotRow,         Mix::kReaders,   Mix::kReadersPaced,
+                                    Mix::kReadersOfNewest};
 
 const char* NameOf(Mix mix);
+
+// How long a writer waits between two commits.
+std::chrono::milliseconds PauseOf(Mix mix);
 
 // How many of the connections write, at least 1; the others read.
 int WritersOf(Mix mix, int connections);

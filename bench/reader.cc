@@ -37,7 +37,7 @@ bool Reader::ReadOne(size_t writer) {
   const int64_t acknowledged = clients_[writer]->live_commits();
   // The last of these rows that there is.
   int64_t through = std::numeric_limits<int64_t>::max();
-  if (mix_ == Mix::kReaders && acknowledged > 0) {
+  if (mix_ != Mix::kReadersOfNewest && acknowledged > 0) {
     through = static_cast<int64_t>(random_()) % acknowledged;
   }
   const int64_t at_least = std::min(through, acknowledged - 1);

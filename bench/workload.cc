@@ -20,8 +20,7 @@ using Task = std::function<void(const End&)>;
 Clients NewClients(const WorkloadOptions& options, Engine* engine) {
   Clients clients;
   for (int id = 0; id < WritersOf(options.mix, options.connections); ++id) {
-    clients.push_back(
-        std::make_unique<Client>(id, PayloadSizeOf(options.mix), engine->NewCommitter(id)));
+    clients.push_back(std::make_unique<Client>(id, options.mix, engine->NewCommitter(id)));
   }
   return clients;
 }
