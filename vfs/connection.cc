@@ -87,6 +87,7 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
       counted_ = 0;
+      commit_written_ = false;
       last_write_ = LastWrite::kOther;
       if (page1_frame_ != 0) page1_known_ = false;
     } else {
@@ -136,6 +137,7 @@ int Connection::BeforeLogWrite() {
 
 // Follows wal.c: walWriteOneFrame(), a frame header and then its page.
 void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
+  counted_ = 0;  // it was that of a commit which failed after its sync, or of a part of this one
   if (size == kFrameHeaderSize && offset >= kWalHeaderSize) {
     frame_header_ = FrameHeader::Decode(data);
     frame_offset_ = offset;
@@ -146,6 +148,7 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
       last_write_ == LastWrite::kFrameHeader && offset == frame_offset_ + kFrameHeaderSize;
   last_write_ =
       is_page && frame_header_.database_size != 0 ? LastWrite::kCommitFrame : LastWrite::kOther;
+  if (last_write_ == LastWrite::kCommitFrame) commit_written_ = true;
   page_size_written_ = size;
   if (is_page && frame_header_.page_number == 1) {
     page1_frame_ = FrameAt(frame_offset_, size);

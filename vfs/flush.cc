@@ -54,7 +54,8 @@ void Connection::CountCommit() {
 // COMMIT is about to return, with success or not.
 void Connection::EndCommit(bool success) {
   // In exclusive locking mode there is no other sign of a commit that was not synced.
-  if (last_write_ == LastWrite::kCommitFrame) CountCommit();
+  if (commit_written_) CountCommit();
+  commit_written_ = false;
   last_write_ = LastWrite::kOther;
   if (counted_ == 0) return;
   if (success) {
