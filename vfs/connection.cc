@@ -88,6 +88,7 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       deferred_ = false;
       counted_ = 0;
       commit_written_ = false;
+      left_to_flusher_ = false;
       last_write_ = LastWrite::kOther;
       if (page1_frame_ != 0) page1_known_ = false;
     } else {

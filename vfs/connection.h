@@ -215,10 +215,11 @@ class Connection final : private Coordinator::Log {
   bool stale_cache_ = false;  // the page cache may hold pages of a failed commit
 
   // Numbers of Coordinator::CountWritten().
-  Lsn counted_ = 0;              // the transaction's commit, until COMMIT returns
-  bool commit_written_ = false;  // and it is in the log, though perhaps not counted yet
-  Lsn last_commit_ = 0;          // the newest one that succeeded
-  uint64_t flusher_errors_;      // Flusher::errors() that this connection has been told of
+  Lsn counted_ = 0;               // the transaction's commit, until COMMIT returns
+  bool commit_written_ = false;   // and it is in the log, though perhaps not counted yet
+  bool left_to_flusher_ = false;  // SyncLog() has left the commit to it
+  Lsn last_commit_ = 0;           // the newest one that succeeded
+  uint64_t flusher_errors_;       // Flusher::errors() that this connection has been told of
 
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.

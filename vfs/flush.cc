@@ -5,7 +5,9 @@
 // groupcommit_wait() finds out whether a sync has covered it. Nobody takes such a commit back: a
 // failed sync leads to the log being written again (roll_back.cc), and the error is told to those
 // who ask.
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "connection.h"
 
@@ -43,6 +45,7 @@ bool Connection::MayLeaveToFlusher() const {
 // SQLite asks for the sync of a commit, under the policy interval.
 int Connection::LeaveToFlusher(int flags) {
   database_->AskForSync(flags);
+  left_to_flusher_ = true;
   return SQLITE_OK;
 }
 
@@ -57,10 +60,14 @@ void Connection::EndCommit(bool success) {
   if (commit_written_) CountCommit();
   commit_written_ = false;
   last_write_ = LastWrite::kOther;
+  // The policy may be another one by now.
+  const bool left_to_flusher = std::exchange(left_to_flusher_, false);
   if (counted_ == 0) return;
   if (success) {
     last_commit_ = counted_;
-    if (MayLeaveToFlusher()) database_->flusher().Schedule(database_->max_delay_nanos());
+    if (left_to_flusher || MayLeaveToFlusher()) {
+      database_->flusher().Schedule(std::max<int64_t>(0, database_->max_delay_nanos()));
+    }
   }
   counted_ = 0;
 }
