@@ -3,8 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
-
 #include "support/coordinator_fixture.h"
 
 namespace groupcommit::testing {
@@ -14,17 +12,7 @@ constexpr int kError = 1034;
 
 class FlusherTest : public CoordinatorFixture {
  protected:
-  class Handle final : public Flusher::Log {
-   public:
-    explicit Handle(FakeLog* log) : log_(log) {}
-    int Sync(Lsn from, Lsn through) override { return log_->Sync(from, through); }
-    void Drain() override {}
-
-   private:
-    FakeLog* const log_;
-  };
-
-  void SetUp() override { flusher_.Start(std::make_unique<Handle>(&log_)); }
+  void SetUp() override { flusher_.Start(); }
   void TearDown() override {
     log_.ReleaseAll();
     flusher_.Stop();
@@ -41,7 +29,7 @@ class FlusherTest : public CoordinatorFixture {
     return calls_.emplace_back([this, lsn] { return AwaitSynced(lsn); }).Result() == 0;
   }
 
-  Flusher flusher_{&clock_, &coordinator_};
+  Flusher flusher_{&clock_, &coordinator_, &log_};
 
  private:
   int AwaitSynced(Lsn lsn) {
@@ -127,7 +115,7 @@ TEST_F(FlusherTest, ItCanBeStoppedAndStartedAgain) {
   EXPECT_FALSE(flusher_.is_running());
   EXPECT_EQ(log_.calls(), 0u) << "what is due is the business of who stops it";
   flusher_.Stop();
-  flusher_.Start(std::make_unique<Handle>(&log_));
+  flusher_.Start();
   EXPECT_TRUE(BecomesDurable(Commit(0)));
 }
 

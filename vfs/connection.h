@@ -152,6 +152,7 @@ class Connection final : private Coordinator::Log {
   int LeaveToFlusher(int flags);
   void CountCommit();
   void EndCommit(bool success);
+  int AwaitFlusher(Lsn target, int timeout_ms);
   int SyncWithoutLog(Lsn target);
 
   // After a failed sync; see roll_back.cc.

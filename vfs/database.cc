@@ -131,6 +131,7 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
   {
+    MutexLock no_stop(flusher_mutex_);
     MutexLock lock(logs_mutex_);
     logs_.push_back(log);
   }
@@ -148,21 +149,23 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
 }
 
 void Database::RemoveLog(sqlite3_file* log) {
-  MutexLock lock(logs_mutex_);
+  MutexLock lock(flusher_mutex_);
+  if (LogCount() == 1) flusher_.Stop();  // it needs logs_mutex_ to come to an end
+  MutexLock logs_lock(logs_mutex_);
   logs_.erase(std::remove(logs_.begin(), logs_.end(), log), logs_.end());
-  // From now on the log may be deleted, and another one made.
-  if (logs_.empty()) flusher_.Stop();
 }
 
-int Database::StartFlusher(const char* name) {
-  if (flusher_.is_running()) return SQLITE_OK;
+size_t Database::LogCount() {
   MutexLock lock(logs_mutex_);
-  if (flusher_.is_running() || logs_.empty()) return SQLITE_OK;
+  return logs_.size();
+}
+
+int Database::StartFlusher() {
+  if (flusher_.is_running()) return SQLITE_OK;
+  MutexLock lock(flusher_mutex_);
+  if (flusher_.is_running() || LogCount() == 0) return SQLITE_OK;
   try {
-    std::unique_ptr<Flusher::Log> log;
-    const int rc = OpenLogHandle(name, &log);
-    if (rc != SQLITE_OK || log == nullptr) return rc;
-    flusher_.Start(std::move(log));
+    flusher_.Start();
     return SQLITE_OK;
   } catch (const std::bad_alloc&) {
     return SQLITE_NOMEM;
@@ -171,12 +174,20 @@ int Database::StartFlusher(const char* name) {
   }
 }
 
-int Database::OpenLogHandle(const char* name, std::unique_ptr<Flusher::Log>* log) {
+std::optional<int> Database::SyncOpenLog(Lsn from, Lsn through) {
+  MutexLock lock(logs_mutex_);
+  if (logs_.empty()) return std::nullopt;
+  return logs_.front()->pMethods->xSync(logs_.front(), SyncFlags(from, through, 0));
+}
+
+// It is stopped before the last log is removed.
+int Database::Sync(Lsn from, Lsn through) {
+  return SyncOpenLog(from, through).value_or(SQLITE_IOERR_FSYNC);
+}
+
+int Database::OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log) {
   try {
-    std::unique_ptr<LogHandle> handle;
-    const int rc = LogHandle::Open(base_, name, this, &handle);
-    *log = std::move(handle);
-    return rc;
+    return LogHandle::Open(base_, name, this, log);
   } catch (const std::bad_alloc&) {
     return SQLITE_NOMEM;
   }
@@ -194,7 +205,6 @@ int Database::SyncFlags(Lsn from, Lsn through, int strength) const {
 void Database::DrainSyncErrors() {
   MutexLock lock(logs_mutex_);
   for (sqlite3_file* log : logs_) (void)log->pMethods->xSync(log, SQLITE_SYNC_NORMAL);
-  flusher_.Drain();
 }
 
 void Database::OnWriteLocked(const LogState& header) {

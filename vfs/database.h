@@ -27,7 +27,9 @@
 
 namespace groupcommit {
 
-class Database {
+class LogHandle;
+
+class Database final : private Coordinator::Log {
  public:
   // Joins the database `path` of the VFS `base`, which `file` (opened through `base`) has just
   // opened. `from_uri` is the policy of the connection's URI, if it names one; `fallback` that of
@@ -62,13 +64,18 @@ class Database {
   // With the policy interval: how long a commit may stay undurable, ns. Negative: another policy.
   int64_t max_delay_nanos() const { return max_delay_nanos_.load(std::memory_order_relaxed); }
 
-  // Makes sure that the flusher runs, if there is a log. `name` is the database's, as SQLite passed
-  // it to xOpen. Returns SQLITE_OK or an error. It stops when the last log is removed. Any thread.
-  int StartFlusher(const char* name) EXCLUDES(logs_mutex_);
+  // Makes sure that the flusher runs, if there is a log. Returns SQLITE_OK or an error. It stops
+  // when the last log is removed. Any thread.
+  int StartFlusher() EXCLUDES(flusher_mutex_, logs_mutex_);
   Flusher& flusher() { return flusher_; }
 
+  // Syncs, for the commits after `from`, up to `through`, by way of the log of the connection that
+  // has had it open for the longest time: the kernel tells it of an error of which another process
+  // has been told, too, but not a handle that was opened later. Nothing if nobody has it open.
+  std::optional<int> SyncOpenLog(Lsn from, Lsn through) EXCLUDES(logs_mutex_);
+
   // A handle on the log for whoever has none; see LogHandle::Open().
-  int OpenLogHandle(const char* name, std::unique_ptr<Flusher::Log>* log);
+  int OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log);
 
   // What a commit that nobody waits for asks of the sync that makes it durable, flags of xSync.
   void AskForSync(int flags);
@@ -79,8 +86,8 @@ class Database {
   // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
   // the first to do so and finds frames there, nobody here knows whether they are durable: they
   // count as one pending commit.
-  void AddLog(sqlite3_file* log, int64_t size) EXCLUDES(mutex_);
-  void RemoveLog(sqlite3_file* log) EXCLUDES(logs_mutex_);
+  void AddLog(sqlite3_file* log, int64_t size) EXCLUDES(flusher_mutex_, logs_mutex_, mutex_);
+  void RemoveLog(sqlite3_file* log) EXCLUDES(flusher_mutex_, logs_mutex_);
 
   // The kernel tells of a failed sync once for each handle that was open then. Lets it tell them
   // all, so that none of them finds out during a later sync. REQUIRES: nothing that is in the log
@@ -104,6 +111,8 @@ class Database {
 
  private:
   Database(sqlite3_vfs* base, const char* path);
+  int Sync(Lsn from, Lsn through) override;  // the flusher's
+  size_t LogCount() EXCLUDES(logs_mutex_);
   int AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>& from_uri,
                     const FlushPolicy& fallback, std::string* error) EXCLUDES(mutex_);
   bool RemoveConnection(sqlite3_file* file) EXCLUDES(mutex_);
@@ -119,7 +128,7 @@ class Database {
   CommitLog commits_;
   Fence fence_;
   CheckpointGate gate_{clock_};
-  Flusher flusher_{clock_, &coordinator_};
+  Flusher flusher_{clock_, &coordinator_, this};
   // Shared with threads that sleep in it.
   const std::shared_ptr<WriteQueue> write_queue_ = std::make_shared<WriteQueue>(clock_);
   std::atomic<bool> each_flush_{false};
@@ -127,7 +136,8 @@ class Database {
   std::atomic<int> strength_asked_{0};
   std::atomic<bool> reopened_{false};
 
-  Mutex logs_mutex_;  // held while a log is synced by another thread than its owner's
+  Mutex flusher_mutex_;  // held while the flusher starts or stops. Taken before logs_mutex_.
+  Mutex logs_mutex_;     // held while a log is synced by another thread than its owner's
   std::vector<sqlite3_file*> logs_ GUARDED_BY(logs_mutex_);
 
   mutable Mutex published_mutex_;

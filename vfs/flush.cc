@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "connection.h"
+#include "log_handle.h"
 
 namespace groupcommit {
 namespace {
@@ -21,7 +22,7 @@ constexpr int64_t kNanosPerMilli = 1'000'000;
 // A transaction writes to the log: it can still fail as a whole.
 int Connection::PrepareFlusher() {
   if (database_->max_delay_nanos() >= 0) {
-    const int rc = database_->StartFlusher(name_);
+    const int rc = database_->StartFlusher();
     if (rc != SQLITE_OK) return rc;
   }
   return TakeFlusherError();
@@ -82,23 +83,26 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
   if (rc != SQLITE_OK) return rc;
   if (timeout_ms == 0) return SQLITE_BUSY;
   if (coordinator.failure() != 0 && !Holds(kWriteLock)) TryRollBack();
-  if (log_ == nullptr) return SyncWithoutLog(target);
-  if (timeout_ms < 0) {
-    rc = coordinator.WaitSynced(target, this);
-  } else {
-    rc = database_->StartFlusher(name_);
+  if (timeout_ms >= 0) {
+    rc = database_->StartFlusher();
     if (rc != SQLITE_OK) return rc;
-    const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
-    database_->flusher().Schedule(0);
-    const std::optional<int> outcome = coordinator.WaitSyncedUntil(target, deadline);
-    if (!outcome) return SQLITE_BUSY;
-    rc = *outcome;
+    if (database_->flusher().is_running()) return AwaitFlusher(target, timeout_ms);
   }
+  if (log_ == nullptr) return SyncWithoutLog(target);
+  rc = coordinator.WaitSynced(target, this);
   return rc == SQLITE_OK ? rc : Fail(AsIoError(rc));
 }
 
+int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
+  const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
+  database_->flusher().Schedule(0);
+  const std::optional<int> outcome = database_->coordinator().WaitSyncedUntil(target, deadline);
+  if (!outcome) return SQLITE_BUSY;
+  return *outcome == SQLITE_OK ? SQLITE_OK : Fail(AsIoError(*outcome));
+}
+
 // This connection has not yet read anything, and so not opened the log; others may have written to
-// it.
+// it, of this process or another one.
 int Connection::SyncWithoutLog(Lsn target) {
   // The file format, of which 2 means WAL (fileformat2.html, 1.3).
   constexpr int kFormatOffset = 18;
@@ -108,7 +112,7 @@ int Connection::SyncWithoutLog(Lsn target) {
   if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;  // nothing was ever committed
   if (rc != SQLITE_OK) return rc;
   if (format[0] != kWalFormat) return SQLITE_ERROR;
-  std::unique_ptr<Flusher::Log> log;
+  std::unique_ptr<LogHandle> log;
   rc = database_->OpenLogHandle(name_, &log);
   if (rc != SQLITE_OK || log == nullptr) return rc;
   rc = database_->coordinator().WaitSynced(target, log.get());

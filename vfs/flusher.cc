@@ -1,7 +1,5 @@
 #include "flusher.h"
 
-#include <utility>
-
 #if __has_include(<pthread.h>)
 #include <pthread.h>
 #include <signal.h>
@@ -29,13 +27,12 @@ class SignalsBlocked {
 
 }  // namespace
 
-void Flusher::Start(std::unique_ptr<Log> log) {
+void Flusher::Start() {
   {
     MutexLock lock(mutex_);
     stopping_ = false;
     due_.store(kNever, std::memory_order_seq_cst);
   }
-  log_ = std::move(log);
   const SignalsBlocked blocked;
   thread_ = std::thread([this] { Run(); });
   running_.store(true, std::memory_order_release);
@@ -50,7 +47,6 @@ void Flusher::Stop() {
     changed_cond_.SignalAll();
   }
   thread_.join();
-  log_.reset();
 }
 
 void Flusher::Schedule(int64_t delay_nanos) {
@@ -75,7 +71,7 @@ void Flusher::Run() {
     } else {
       due_.store(kNever, std::memory_order_seq_cst);
       mutex_.Unlock();
-      if (coordinator_->WaitSynced(coordinator_->written(), log_.get()) != 0) {
+      if (coordinator_->WaitSynced(coordinator_->written(), log_) != 0) {
         errors_.fetch_add(1, std::memory_order_release);
       }
       mutex_.Lock();

@@ -1,14 +1,13 @@
 // Flusher: a thread that makes durable, a little later, the commits for which nobody waits.
 //
-// It knows a log and when it is due. Commits ask for a sync within some time (Schedule); the first
-// one to ask since the last sync began decides when.
+// It knows a log and when that is due. Commits ask for a sync within some time (Schedule); the
+// first one to ask since the last sync began decides when.
 #ifndef GROUPCOMMIT_FLUSHER_H_
 #define GROUPCOMMIT_FLUSHER_H_
 
 #include <atomic>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <thread>
 
 #include "clock.h"
@@ -19,25 +18,17 @@ namespace groupcommit {
 
 class Flusher {
  public:
-  // A handle on the log that the thread has for itself.
-  class Log : public Coordinator::Log {
-   public:
-    virtual ~Log() = default;
-    // Lets the handle tell of the syncs that have failed, so that it does not during a later one.
-    // Any thread.
-    virtual void Drain() = 0;
-  };
-
-  // Both must outlive the flusher.
-  Flusher(Clock* clock, Coordinator* coordinator) : clock_(clock), coordinator_(coordinator) {}
+  // All must outlive the flusher.
+  Flusher(Clock* clock, Coordinator* coordinator, Coordinator::Log* log)
+      : clock_(clock), coordinator_(coordinator), log_(log) {}
   ~Flusher() { Stop(); }
   Flusher(const Flusher&) = delete;
   Flusher& operator=(const Flusher&) = delete;
 
   // Start() may throw std::system_error. REQUIRES: it does not run; no other thread starts or stops
   // it at the same time.
-  void Start(std::unique_ptr<Log> log) EXCLUDES(mutex_);
-  // Returns when the thread is gone and its handle closed. What is due then is not synced.
+  void Start() EXCLUDES(mutex_);
+  // Returns when the thread is gone. What is due then is not synced.
   void Stop() EXCLUDES(mutex_);
   bool is_running() const { return running_.load(std::memory_order_acquire); }
 
@@ -45,11 +36,6 @@ class Flusher {
   // or an error counted, within `delay_nanos` and the time that a sync takes. Takes a lock only for
   // the first such commit since a sync began. Any thread. REQUIRES: it runs.
   void Schedule(int64_t delay_nanos) EXCLUDES(mutex_);
-
-  // See Log::Drain(). REQUIRES: no other thread starts or stops it at the same time.
-  void Drain() {
-    if (log_ != nullptr) log_->Drain();
-  }
 
   // How often what was due could not be synced.
   uint64_t errors() const { return errors_.load(std::memory_order_acquire); }
@@ -61,6 +47,7 @@ class Flusher {
 
   Clock* const clock_;
   Coordinator* const coordinator_;
+  Coordinator::Log* const log_;
   std::atomic<bool> running_{false};
   std::atomic<uint64_t> errors_{0};
   std::atomic<int64_t> due_{kNever};  // ns of the clock; moved forward under mutex_ only
@@ -68,7 +55,6 @@ class Flusher {
   Mutex mutex_;
   CondVar changed_cond_;  // due_ or stopping_
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::unique_ptr<Log> log_;  // while the thread runs
   std::thread thread_;
 };
 
