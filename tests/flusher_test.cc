@@ -18,9 +18,12 @@ class FlusherTest : public CoordinatorFixture {
     flusher_.Stop();
   }
 
-  Lsn Commit(int64_t delay) {
+  Lsn Write() {
     log_.Write();
-    const Lsn lsn = coordinator_.CountWritten();
+    return coordinator_.CountWritten();
+  }
+  Lsn Commit(int64_t delay) {
+    const Lsn lsn = Write();
     flusher_.Schedule(delay);
     return lsn;
   }
@@ -106,6 +109,16 @@ TEST_F(FlusherTest, AFailureIsCounted) {
   EXPECT_TRUE(coordinator_.Resume());
   EXPECT_TRUE(BecomesDurable(Commit(0))) << "it goes on";
   EXPECT_EQ(flusher_.errors(), 1u);
+}
+
+// Somebody waits, and hears of it.
+TEST_F(FlusherTest, AFailureOfAnAwaitedSyncIsNotCounted) {
+  log_.FailNext(kError);
+  const Lsn lsn = Write();
+  flusher_.SyncNow();
+  EXPECT_FALSE(BecomesDurable(lsn));
+  flusher_.Stop();
+  EXPECT_EQ(flusher_.errors(), 0u);
 }
 
 TEST_F(FlusherTest, ItCanBeStoppedAndStartedAgain) {

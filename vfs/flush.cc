@@ -95,7 +95,7 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
 
 int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
   const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
-  database_->flusher().Schedule(0);
+  database_->flusher().SyncNow();
   const std::optional<int> outcome = database_->coordinator().WaitSyncedUntil(target, deadline);
   if (!outcome) return SQLITE_BUSY;
   return *outcome == SQLITE_OK ? SQLITE_OK : Fail(AsIoError(*outcome));
@@ -124,6 +124,7 @@ void Connection::FlushAtClose() {
   Coordinator& coordinator = database_->coordinator();
   if (log_ == nullptr || !database_->flusher().is_running()) return;
   (void)TakeFlusherError();
+  if (coordinator.failure() != 0 && !Holds(kWriteLock)) TryRollBack();
   const int rc = coordinator.WaitSynced(last_commit_, this);
   if (rc == SQLITE_OK) return;
   sqlite3_log(rc, "groupcommit: the last commits to %s could not be made durable",

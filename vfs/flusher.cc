@@ -30,7 +30,7 @@ class SignalsBlocked {
 void Flusher::Start() {
   {
     MutexLock lock(mutex_);
-    stopping_ = false;
+    stopping_ = awaited_ = false;
     due_.store(kNever, std::memory_order_seq_cst);
   }
   const SignalsBlocked blocked;
@@ -60,24 +60,34 @@ void Flusher::Schedule(int64_t delay_nanos) {
   changed_cond_.SignalAll();
 }
 
+void Flusher::SyncNow() {
+  MutexLock lock(mutex_);
+  awaited_ = true;
+  changed_cond_.SignalAll();
+}
+
 void Flusher::Run() {
   mutex_.Lock();
   while (!stopping_) {
     const int64_t due = due_.load(std::memory_order_relaxed);
-    if (due == kNever) {
+    if (awaited_ || clock_->NowNanos() >= due) {
+      SyncWhatIsDue();
+    } else if (due == kNever) {
       changed_cond_.Wait(mutex_);
-    } else if (clock_->NowNanos() < due) {
-      clock_->WaitUntil(changed_cond_, mutex_, due);
     } else {
-      due_.store(kNever, std::memory_order_seq_cst);
-      mutex_.Unlock();
-      if (coordinator_->WaitSynced(coordinator_->written(), log_) != 0) {
-        errors_.fetch_add(1, std::memory_order_release);
-      }
-      mutex_.Lock();
+      clock_->WaitUntil(changed_cond_, mutex_, due);
     }
   }
   mutex_.Unlock();
+}
+
+void Flusher::SyncWhatIsDue() {
+  const bool is_due = due_.exchange(kNever, std::memory_order_seq_cst) != kNever;
+  awaited_ = false;
+  mutex_.Unlock();
+  const int error = coordinator_->WaitSynced(coordinator_->written(), log_);
+  if (error != 0 && is_due) errors_.fetch_add(1, std::memory_order_release);
+  mutex_.Lock();
 }
 
 }  // namespace groupcommit

@@ -36,6 +36,9 @@ class Flusher {
   // or an error counted, within `delay_nanos` and the time that a sync takes. Takes a lock only for
   // the first such commit since a sync began. Any thread. REQUIRES: it runs.
   void Schedule(int64_t delay_nanos) EXCLUDES(mutex_);
+  // The same at once, for somebody who waits for it (Coordinator::WaitSyncedUntil()), and so hears
+  // of an error: it is not counted if nothing else is due.
+  void SyncNow() EXCLUDES(mutex_);
 
   // How often what was due could not be synced.
   uint64_t errors() const { return errors_.load(std::memory_order_acquire); }
@@ -44,6 +47,7 @@ class Flusher {
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
   void Run() EXCLUDES(mutex_);
+  void SyncWhatIsDue() REQUIRES(mutex_);
 
   Clock* const clock_;
   Coordinator* const coordinator_;
@@ -53,7 +57,8 @@ class Flusher {
   std::atomic<int64_t> due_{kNever};  // ns of the clock; moved forward under mutex_ only
 
   Mutex mutex_;
-  CondVar changed_cond_;  // due_ or stopping_
+  CondVar changed_cond_;                     // due_, awaited_ or stopping_
+  bool awaited_ GUARDED_BY(mutex_) = false;  // by a caller of SyncNow()
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
