@@ -1,0 +1,273 @@
+// Flushes, LSNs and the policy interval where they are easily forgotten: exclusive locking mode,
+// policies that change in the middle of a commit, connections that have not read anything yet,
+// errors that another process was told of.
+#include <sqlite3.h>
+
+#include <atomic>
+#include <cstdio>
+#include <memory>
+
+#include "support/log_capture.h"
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class FlushCornerTest : public ShimTest {
+ protected:
+  static constexpr const char* kLater =
+      "PRAGMA groupcommit_policy='interval(max_delay_us=10000000)'";
+  static constexpr const char* kSoon = "PRAGMA groupcommit_policy='interval(max_delay_us=0)'";
+  static constexpr int kLongMillis = 1'000'000;
+
+  static sqlite3_int64 CommitLsn(const Db& db) {
+    sqlite3_int64 lsn = -1;
+    EXPECT_EQ(groupcommit_commit_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
+    return lsn;
+  }
+  static sqlite3_int64 DurableLsn(const Db& db) {
+    sqlite3_int64 lsn = -1;
+    EXPECT_EQ(groupcommit_durable_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
+    return lsn;
+  }
+  static int Flush(const Db& db) { return groupcommit_flush(db.get(), nullptr); }
+  static int Wait(const Db& db, sqlite3_int64 lsn, int timeout_ms) {
+    return groupcommit_wait(db.get(), nullptr, lsn, timeout_ms);
+  }
+  static void Insert(Db& db) { db.ExecOk("INSERT INTO t VALUES('x')"); }
+
+  // Calls `act` when a connection lets go of the write lock, once.
+  template <class Act>
+  void AtUnlockOfWrite(Act act) {
+    auto done = std::make_shared<std::atomic<bool>>(false);
+    storage_.SetObserver([act, done](const Call& call) {
+      constexpr int kUnlock = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
+      if (call.op != Op::kShmLock || call.offset != 0 || call.flags != kUnlock) return;
+      if (!done->exchange(true)) act();
+    });
+  }
+};
+
+// ---- Exclusive locking mode, where there are no locks to go by ----
+
+// The frames' headers are written again behind the commit frame (wal.c: walRewriteChecksums()).
+TEST_F(FlushCornerTest, ExclusiveCommitsThatRewroteTheirFramesHaveAnLsn) {
+  Db db = OpenWithTable();
+  db.ExecOk(
+      "PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v);"
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+      "INSERT INTO big SELECT i, zeroblob(1000) FROM n;"
+      "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+  Insert(db);
+  ASSERT_EQ(Flush(db), SQLITE_OK);
+  const sqlite3_int64 before = CommitLsn(db);
+  db.ExecOk(
+      "BEGIN; UPDATE big SET v=randomblob(1000); UPDATE big SET v=randomblob(1000);"
+      "INSERT INTO t VALUES('x'); COMMIT");
+  EXPECT_GT(CommitLsn(db), before);
+  EXPECT_GT(CommitLsn(db), DurableLsn(db));
+  EXPECT_EQ(Wait(db, CommitLsn(db), -1), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 3);
+}
+
+TEST_F(FlushCornerTest, ExclusiveCommitsDoNotTakeTheNumberOfOneThatFailed) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA locking_mode=EXCLUSIVE");
+  Insert(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  ASSERT_EQ(Flush(db), SQLITE_OK);
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Insert(db);
+  EXPECT_GT(CommitLsn(db), DurableLsn(db));
+  EXPECT_EQ(Wait(db, CommitLsn(db), 0), SQLITE_BUSY);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+  EXPECT_EQ(Wait(db, CommitLsn(db), -1), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 3);
+}
+
+TEST_F(FlushCornerTest, DISABLED_ExclusiveFromTheStartAFailedFlushIsNotTheEnd) {
+  Db db(path(), "gc");
+  db.ExecOk(
+      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+      "CREATE TABLE t(x)");
+  Insert(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Flush(db), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 1);
+  Insert(db);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+TEST_F(FlushCornerTest, DISABLED_ExclusiveFromTheStartAFailedCommitIsNotTheEnd) {
+  Db db(path(), "gc");
+  db.ExecOk(
+      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+      "CREATE TABLE t(x)");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  Insert(db);
+  EXPECT_EQ(RowsAfterPowerCut(), 1);
+}
+
+TEST_F(FlushCornerTest, DISABLED_ExclusiveAFailureInTheBackgroundIsNotTheEnd) {
+  Db db = OpenWithTable();
+  db.ExecOk(kSoon);
+  db.ExecOk("PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+  Insert(db);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  Insert(db);
+  while (Stats(db).background_errors == 0) std::this_thread::yield();
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('told')"), SQLITE_IOERR_FSYNC);
+  Insert(db);
+}
+
+// The frames of a transaction that is under way are behind the end of the log.
+TEST_F(FlushCornerTest, DISABLED_ExclusiveAFailedFlushLeavesTheTransactionWhole) {
+  Db db = OpenWithTable();
+  db.ExecOk(
+      "PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v);"
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+      "INSERT INTO big SELECT i, zeroblob(1000) FROM n;"
+      "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+  Insert(db);
+  db.ExecOk("BEGIN; INSERT INTO t VALUES('y'); UPDATE big SET v=randomblob(1000)");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Flush(db), SQLITE_IOERR_FSYNC);
+  const int rc = db.Exec("COMMIT");
+  if (sqlite3_get_autocommit(db.get()) == 0) db.ExecOk("ROLLBACK");
+  EXPECT_EQ(db.Text("PRAGMA integrity_check"), "ok") << rc;
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), rc == SQLITE_OK ? 3 : 2) << rc;
+}
+
+// ---- Policies that change in the middle of a commit ----
+
+TEST_F(FlushCornerTest, WhatWasLeftToTheBackgroundIsSyncedUnderAnotherPolicyToo) {
+  Db db = OpenWithTable();
+  Db other = OpenWal();
+  db.ExecOk(kSoon);
+  AtUnlockOfWrite([&] { other.ExecOk("PRAGMA groupcommit_policy=auto"); });
+  Insert(db);
+  storage_.SetObserver({});
+  EXPECT_EQ(Wait(db, CommitLsn(db), 0), DurableLsn(db) >= CommitLsn(db) ? SQLITE_OK : SQLITE_BUSY);
+  for (int i = 0; i < 10'000 && DurableLsn(db) < CommitLsn(db); i++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_GE(DurableLsn(db), CommitLsn(db)) << "nobody syncs it";
+}
+
+// ---- Connections that have not read anything yet ----
+
+// "Wait through a second connection" is what the manual says.
+TEST_F(FlushCornerTest, AWaitWithALimitEndsOnAnIdleConnectionToo) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Db idle(path(), "gc");
+  Insert(db);
+  const sqlite3_int64 lsn = CommitLsn(db);
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> wait = std::async(std::launch::async, [&] { return Wait(idle, lsn, 1); });
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  EXPECT_EQ(wait.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  storage_.OpenGate();
+  EXPECT_EQ(wait.get(), SQLITE_BUSY);
+  EXPECT_EQ(Wait(idle, lsn, kLongMillis), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+// cksumvfs is one.
+TEST_F(FlushCornerTest, ABaseVfsMayAskForTheDatabaseOfALog) {
+  Db db = OpenWithTable();
+  Db idle(path(), "gc");
+  std::atomic<int> found = 0;
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kOpen || call.kind != FileKind::kWal) return;
+    if (sqlite3_database_file_object(call.path)->pMethods != nullptr) found++;
+  });
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Insert(db);
+  EXPECT_EQ(Flush(idle), SQLITE_OK);
+  Insert(db);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_OK);
+  storage_.SetObserver({});
+}
+
+// ---- Failures ----
+
+// Another process was told first; who opens the log afterwards is not told any more.
+TEST_F(FlushCornerTest, AnErrorThatAStrangerWasToldOfIsHeardByEachWait) {
+  storage_.SetErrorPerHandle(true);
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Db stranger(path(), "store");
+  stranger.ExecOk("PRAGMA synchronous=FULL; SELECT * FROM t");
+  Insert(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(stranger.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+TEST_F(FlushCornerTest, AWaitThatFailedIsToldOnce) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Insert(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+// Nothing of theirs was at stake.
+TEST_F(FlushCornerTest, AWaitThatFailedFailsNoCommitOfOthers) {
+  Db db = OpenWithTable();
+  Db full = OpenWal();
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Insert(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(full.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 3);
+}
+
+TEST_F(FlushCornerTest, ClosingWritesALogAgainThatHasAHole) {
+  Db stays = OpenWithTable();
+  Db db = OpenWal();
+  db.ExecOk(kSoon);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  Insert(db);
+  while (Stats(stays).background_errors == 0) std::this_thread::yield();
+  db = Db();
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+// ---- Files that are replaced ----
+
+TEST_F(FlushCornerTest, TheLogOfAnotherDatabaseIsNotSyncedInstead) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  for (const char* end : {"", "-wal", "-shm"}) {
+    std::rename((path() + end).c_str(), (path("moved.db") + end).c_str());
+  }
+  Db other = OpenWithTable();
+  const sqlite3_file* synced = nullptr;
+  storage_.SetObserver([&synced](const Call& call) {
+    if (call.op == Op::kSync && call.kind == FileKind::kWal) synced = call.file;
+  });
+  Insert(db);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  const sqlite3_file* own = synced;
+  synced = nullptr;
+  Insert(db);
+  EXPECT_EQ(Wait(db, CommitLsn(db), kLongMillis), SQLITE_OK);
+  EXPECT_EQ(synced, own);
+  storage_.SetObserver({});
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
