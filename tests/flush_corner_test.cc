@@ -235,6 +235,36 @@ TEST_F(FlushCornerTest, AWaitThatFailedFailsNoCommitOfOthers) {
   EXPECT_EQ(RowsAfterPowerCut(), 3);
 }
 
+// All of the log has been copied into the database file, and a writer restarts it.
+TEST_F(FlushCornerTest, AFailedFlushOfALogThatIsRestartedBringsNothingBack) {
+  Db db = OpenWithTable();
+  Db other = OpenWal();
+  other.ExecOk("SELECT * FROM t");
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  for (int i = 0; i < 8; i++) Insert(db);
+  db.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE; INSERT INTO t VALUES('refused')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Flush(other), SQLITE_IOERR_FSYNC);
+  int cuts = 0;
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kSync || storage_.UnsyncedChanges(FileKind::kWal) == 0) return;
+    for (uint64_t seed = 0; seed < 10; seed++) {
+      const std::string cut = dir_.path() + "/cut";
+      storage_.CutInto(cut, CutMode::kKeepRandom, seed);
+      ExpectIntact(cut + "/test.db");
+      EXPECT_EQ(Db(cut + "/test.db").Int("SELECT count(*) FROM t"), 9);
+      cuts++;
+    }
+  });
+  EXPECT_EQ(db.Exec("COMMIT"), SQLITE_IOERR_FSYNC);
+  if (sqlite3_get_autocommit(db.get()) == 0) db.ExecOk("ROLLBACK");
+  storage_.SetObserver({});
+  EXPECT_GT(cuts, 0);
+  Insert(db);
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 10);
+}
+
 TEST_F(FlushCornerTest, ClosingWritesALogAgainThatHasAHole) {
   Db stays = OpenWithTable();
   Db db = OpenWal();

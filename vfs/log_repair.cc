@@ -52,7 +52,7 @@ int RewriteLog(sqlite3_file* log, uint32_t last_frame) {
   return rc == SQLITE_OK && frames < last_frame ? SQLITE_CORRUPT : rc;
 }
 
-int CutLog(sqlite3_file* log, uint32_t last_frame) {
+int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts) {
   // What recovery would go by: the log's own header. The one in the wal-index knows neither the
   // salts nor the page size of a log to which nobody has committed yet (wal.c: sqlite3WalFrames()
   // draws new salts if Wal.nCkpt is 0).
@@ -62,7 +62,13 @@ int CutLog(sqlite3_file* log, uint32_t last_frame) {
   WalChecksum checksum;
   if (rc != SQLITE_OK || end || !checksum.StartsWith(log_header)) return rc;
   const uint8_t* salts = log_header + 16;
-  const uint8_t zeros[kFrameHeaderSize] = {};
+  const uint8_t zeros[kWalHeaderSize] = {};
+  // A log of former times, all of which is in the database file, and of which a power cut must not
+  // leave the first frames alone: that would bring back what they hold. (Or one whose salts nobody
+  // else will ever draw.)
+  if (last_frame == 0 && std::memcmp(salts, next_salts, 8) != 0) {
+    return log->pMethods->xWrite(log, zeros, kWalHeaderSize, 0);
+  }
   for (uint32_t frame = last_frame + 1;; frame++) {
     uint8_t header[kFrameHeaderSize];
     const int64_t offset = FrameOffset(frame, checksum.page_size());

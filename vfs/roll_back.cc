@@ -84,7 +84,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
 
   database_->DrainSyncErrors();
-  int rc = CutLog(log_, header.last_frame());
+  int rc = CutLog(log_, header.last_frame(), header.salts());
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
   // lost.
   if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
