@@ -131,13 +131,24 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
 
 // ---- The log ----
 
-int Connection::BeforeLogWrite() {
+int Connection::BeforeLogWrite(int64_t offset) {
   log_written_ = true;
-  return database_->coordinator().failure() == 0 ? PrepareFlusher() : kCommitFailed;
+  Coordinator& coordinator = database_->coordinator();
+  // In exclusive locking mode SQLite does not ask for the write lock, where a failure would end.
+  if (coordinator.failure() != 0 && sole_user_ && BeginsTransaction(offset)) TryRollBack();
+  return coordinator.failure() == 0 ? PrepareFlusher() : kCommitFailed;
+}
+
+// Is a write at `offset` the first of a transaction? It overwrites what one wrote that was rolled
+// back; what a transaction writes again of its own lies further behind (wal.c:
+// sqlite3WalFrames()), but for the frame headers after the commit frame (walRewriteChecksums()).
+bool Connection::BeginsTransaction(int64_t offset) const {
+  return !commit_written_ && (first_write_ < 0 || offset <= first_write_);
 }
 
 // Follows wal.c: walWriteOneFrame(), a frame header and then its page.
 void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
+  if (first_write_ < 0 || offset < first_write_) first_write_ = offset;
   counted_ = 0;  // it was that of a commit which failed after its sync, or of a part of this one
   if (size == kFrameHeaderSize && offset >= kWalHeaderSize) {
     frame_header_ = FrameHeader::Decode(data);

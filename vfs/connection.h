@@ -66,7 +66,7 @@ class Connection final : private Coordinator::Log {
   void AfterUnlock(unsigned locks, bool exclusive);
 
   // The log. BeforeLogWrite() and BeforeLogRead() return SQLITE_OK or the error to report instead.
-  int BeforeLogWrite();
+  int BeforeLogWrite(int64_t offset);
   void OnLogWritten(const void* data, int size, int64_t offset);
   int SyncLog(int flags);
   int BeforeLogRead(int size, int64_t offset);
@@ -135,6 +135,7 @@ class Connection final : private Coordinator::Log {
 
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
+  bool BeginsTransaction(int64_t offset) const;
   bool EndsCommit() const;
   bool MayDefer() const;
   bool WritesOneDatabase() const;
@@ -152,6 +153,9 @@ class Connection final : private Coordinator::Log {
   int LeaveToFlusher(int flags);
   void CountCommit();
   void EndCommit(bool success);
+  bool IsWriting() const;
+  void RepairIfPossible();
+  int FailFlush(int error);
   int AwaitFlusher(Lsn target, int timeout_ms);
   int SyncWithoutLog(Lsn target);
 
@@ -204,6 +208,7 @@ class Connection final : private Coordinator::Log {
   LastWrite last_write_ = LastWrite::kOther;
   FrameHeader frame_header_;  // of the last frame header written
   int64_t frame_offset_ = 0;
+  int64_t first_write_ = -1;        // where, since the last commit; -1: nothing was written
   int page_size_written_ = 0;       // of the last write that was not a frame header
   uint32_t page1_frame_ = 0;        // the frame that holds page 1; 0: it was not written
   bool schema_may_change_ = false;  // page 1 was written, and differs in more than sizes

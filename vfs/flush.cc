@@ -58,7 +58,10 @@ void Connection::CountCommit() {
 // COMMIT is about to return, with success or not.
 void Connection::EndCommit(bool success) {
   // In exclusive locking mode there is no other sign of a commit that was not synced.
-  if (commit_written_) CountCommit();
+  if (commit_written_) {
+    CountCommit();
+    first_write_ = -1;
+  }
   commit_written_ = false;
   last_write_ = LastWrite::kOther;
   // The policy may be another one by now.
@@ -82,7 +85,7 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
   int rc = TakeFlusherError();
   if (rc != SQLITE_OK) return rc;
   if (timeout_ms == 0) return SQLITE_BUSY;
-  if (coordinator.failure() != 0 && !Holds(kWriteLock)) TryRollBack();
+  RepairIfPossible();
   if (timeout_ms >= 0) {
     rc = database_->StartFlusher();
     if (rc != SQLITE_OK) return rc;
@@ -90,7 +93,23 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
   }
   if (log_ == nullptr) return SyncWithoutLog(target);
   rc = coordinator.WaitSynced(target, this);
-  return rc == SQLITE_OK ? rc : Fail(AsIoError(rc));
+  return rc == SQLITE_OK ? rc : FailFlush(rc);
+}
+
+// Is a transaction under way that writes? Its frames are behind the end of the log, and must stay.
+bool Connection::IsWriting() const {
+  if (!sole_user_) return Holds(kWriteLock);
+  // Exclusive locking mode.
+  return first_write_ >= 0 &&
+         (db_ == nullptr || sqlite3_txn_state(*db_, nullptr) == SQLITE_TXN_WRITE);
+}
+
+void Connection::RepairIfPossible() {
+  if (database_->coordinator().failure() != 0 && !IsWriting()) TryRollBack();
+}
+
+int Connection::FailFlush(int error) {
+  return IsWriting() ? AsIoError(error) : Fail(AsIoError(error));
 }
 
 int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
@@ -98,7 +117,7 @@ int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
   database_->flusher().SyncNow();
   const std::optional<int> outcome = database_->coordinator().WaitSyncedUntil(target, deadline);
   if (!outcome) return SQLITE_BUSY;
-  return *outcome == SQLITE_OK ? SQLITE_OK : Fail(AsIoError(*outcome));
+  return *outcome == SQLITE_OK ? SQLITE_OK : FailFlush(*outcome);
 }
 
 // This connection has not yet read anything, and so not opened the log; others may have written to
@@ -116,7 +135,7 @@ int Connection::SyncWithoutLog(Lsn target) {
   rc = database_->OpenLogHandle(name_, &log);
   if (rc != SQLITE_OK || log == nullptr) return rc;
   rc = database_->coordinator().WaitSynced(target, log.get());
-  return rc == SQLITE_OK ? rc : Fail(AsIoError(rc));
+  return rc == SQLITE_OK ? rc : FailFlush(rc);
 }
 
 // What was left to the flusher does not stay behind.
@@ -124,7 +143,7 @@ void Connection::FlushAtClose() {
   Coordinator& coordinator = database_->coordinator();
   if (log_ == nullptr || !database_->flusher().is_running()) return;
   (void)TakeFlusherError();
-  if (coordinator.failure() != 0 && !Holds(kWriteLock)) TryRollBack();
+  RepairIfPossible();
   const int rc = coordinator.WaitSynced(last_commit_, this);
   if (rc == SQLITE_OK) return;
   sqlite3_log(rc, "groupcommit: the last commits to %s could not be made durable",

@@ -67,7 +67,11 @@ Connection::RollBack Connection::TryRollBack() {
 Connection::RollBack Connection::RollBackUnderFence() {
   Coordinator& coordinator = database_->coordinator();
   if (coordinator.failure() == 0) return RollBack::kDone;
-  if (!shm_is_open_ || log_ == nullptr) return RollBack::kNotSafe;
+  if (log_ == nullptr) return RollBack::kNotSafe;
+  // Exclusive locking mode from the start: nobody else sees the log, and nothing was deferred.
+  if (!shm_is_open_) {
+    return sole_user_ ? EndFailure(RewriteLog(log_, 0)) : RollBack::kNotSafe;
+  }
   if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
   if (!database_->fence().Take(main_)) return RollBack::kNotYet;
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
@@ -190,7 +194,7 @@ void Connection::DropSnapshotUnderFence() {
 // if they are.
 bool Connection::RepairAtClose() {
   // A checkpoint that has begun has read the header from before the roll-back, and must not go on.
-  if (TryRollBack() == RollBack::kDone) return false;
+  if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
   MutexLock lock(database_->fence().mutex());
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
   // lock.

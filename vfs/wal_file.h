@@ -39,7 +39,7 @@ class WalFile final : public File {
 
   int Write(const void* data, int size, sqlite3_int64 offset) {
     if (main_->inherited()) return File::Write(data, size, offset);
-    const int refused = main_->connection().BeforeLogWrite();
+    const int refused = main_->connection().BeforeLogWrite(offset);
     if (refused != SQLITE_OK) return refused;
     const int rc = File::Write(data, size, offset);
     if (rc == SQLITE_OK) main_->connection().OnLogWritten(data, size, offset);
