@@ -60,7 +60,8 @@ std::vector<Cut> DrawCuts(const Record& record, int n, Random& random) {
   for (const Event* event = record.First(); event != nullptr; event = record.Next(event)) {
     point++;
     const bool is_news = event->kind == Event::kSeen && seen.insert({event->file, event->a}).second;
-    if (is_news || event->kind == Event::kAcknowledged || event->kind == Event::kGone) {
+    if (is_news || event->kind == Event::kAcknowledged || event->kind == Event::kFlushed ||
+        event->kind == Event::kGone) {
       told.push_back(point);
     }
   }

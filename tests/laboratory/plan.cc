@@ -5,12 +5,16 @@
 namespace groupcommit::testing {
 
 const char* NameOf(Flavour flavour) {
-  static constexpr const char* kNames[kFlavours] = {
-      "plain", "mixed", "failures", "reopening", "attached", "processes", "crowd", "large"};
+  static constexpr const char* kNames[kFlavours] = {"plain",     "mixed",    "failures",
+                                                    "reopening", "attached", "processes",
+                                                    "crowd",     "large",    "later"};
   return kNames[static_cast<int>(flavour)];
 }
 
-std::string DrawPolicy(Random& random) {
+std::string DrawPolicy(Random& random, bool interval) {
+  if (interval && random.OneIn(2)) {
+    return "interval(max_delay_us=" + std::to_string(random.Below(3000)) + ")";
+  }
   switch (random.Below(6)) {
     case 0:
       return "on_each_flush";
@@ -40,7 +44,7 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
   plan.policy_changes = random.OneIn(4);
   plan.polite = random.OneIn(3);
   plan.mmap_size = random.OneIn(4) ? 1 << 20 : 0;
-  plan.policy = DrawPolicy(random);
+  plan.policy = DrawPolicy(random, false);
   plan.sync_micros = random.Between(0, 300);
   switch (flavour) {
     case Flavour::kPlain:
@@ -84,7 +88,18 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       plan.savepoints = random.OneIn(4);
       plan.spills = !plan.savepoints;
       break;
+    case Flavour::kLater:
+      plan.normal = true;
+      plan.off = random.OneIn(6);
+      plan.policy_changes = random.OneIn(2);
+      plan.log_failures = random.OneIn(3) ? random.Between(10, 100) : 0;
+      plan.readers = random.Between(1, 2);
+      plan.phases = random.Between(1, 3);
+      break;
   }
+  plan.barriers = flavour == Flavour::kLater || random.OneIn(2);
+  plan.interval = random.OneIn(flavour == Flavour::kLater ? 2 : 8);
+  if (plan.interval) plan.policy = DrawPolicy(random, true);
   if (plan.off) {
     // A checkpoint or a restart by a connection with synchronous=OFF syncs nothing.
     plan.phases = 1;
@@ -100,7 +115,8 @@ std::string ToText(const Plan& plan) {
       << plan.stock_processes << " processes, " << plan.writers << " writers, " << plan.commits
       << " commits, " << plan.databases << " databases, " << plan.phases << " phases, page size "
       << plan.page_size << ", " << plan.pad_rows << " pads, policy " << plan.policy
-      << (plan.policy_changes ? " and others" : "") << (plan.normal ? ", NORMAL too" : "")
+      << (plan.policy_changes ? " and others" : "") << (plan.interval ? ", interval too" : "")
+      << (plan.normal ? ", NORMAL too" : "") << (plan.barriers ? ", barriers" : "")
       << (plan.off ? ", OFF too" : "") << ", autocheckpoint " << plan.autocheckpoint
       << (plan.checkpointer ? ", checkpointer" : "") << ", " << plan.readers << " readers"
       << (plan.savepoints ? ", savepoints" : "") << (plan.spills ? ", spills" : "")

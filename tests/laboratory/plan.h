@@ -19,8 +19,9 @@ enum class Flavour {
   kProcesses,  // two or three, one of them perhaps without the shim
   kCrowd,      // many writers
   kLarge,      // pages of up to 64 kB, transactions that spill
+  kLater,      // COMMIT acknowledges little: the policy interval, flushes, waits for an LSN
 };
-inline constexpr int kFlavours = 8;
+inline constexpr int kFlavours = 9;
 const char* NameOf(Flavour flavour);
 
 struct Plan {
@@ -35,8 +36,10 @@ struct Plan {
   int databases = 1;  // 2: one is attached to the other
   int shim_processes = 1;
   int stock_processes = 0;
-  bool off = false;     // some have synchronous=OFF; then nothing is checkpointed
-  bool normal = false;  // some have synchronous=NORMAL
+  bool off = false;       // some have synchronous=OFF; then nothing is checkpointed
+  bool normal = false;    // some have synchronous=NORMAL
+  bool barriers = false;  // some flush, wait for an LSN, or ask how far the log is durable
+  bool interval = false;  // the policy interval is among those that are used
   int autocheckpoint = 20;
   bool checkpointer = false;  // a connection that checkpoints, in all modes
   int readers = 1;
@@ -57,7 +60,7 @@ struct Plan {
 Plan DrawPlan(Flavour flavour, uint64_t seed);
 // In a line.
 std::string ToText(const Plan& plan);
-std::string DrawPolicy(Random& random);
+std::string DrawPolicy(Random& random, bool interval);
 
 }  // namespace groupcommit::testing
 

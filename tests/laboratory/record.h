@@ -27,6 +27,8 @@ struct Event {
     kSyncEnd,    // sync number `a`; `b`: it succeeded
     kAcknowledged,  // COMMIT of `a` returned SQLITE_OK; in database `file`, `b`: it must survive
     kGone,          // attempt `a` at database `file` ended with an error, or was rolled back
+    kFlushBegin,    // flush number `a` of database `file` is asked for
+    kFlushed,       // it succeeded: what had been acknowledged when it began must survive
     kSeen,          // a reader saw commit `a` of database `file`, which therefore must survive
     kMistake,       // something that must not happen; data: text
   };

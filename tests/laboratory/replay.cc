@@ -63,9 +63,17 @@ void Replay::Apply(const Event& event) {
       EndSync(files_[event.file], event);
       break;
     case Event::kAcknowledged:
-      (event.b != 0 ? knowledge_[event.file].acknowledged : knowledge_[event.file].without_sync)
-          .insert(event.a);
+      Acknowledge(knowledge_[event.file], event.a, event.b != 0);
       break;
+    case Event::kFlushBegin:
+      knowledge_[event.file].flushes[event.a] = knowledge_[event.file].in_turn.size();
+      break;
+    case Event::kFlushed: {
+      Knowledge& known = knowledge_[event.file];
+      const auto end = known.in_turn.begin() + static_cast<int64_t>(known.flushes[event.a]);
+      known.acknowledged.insert(known.in_turn.begin(), end);
+      break;
+    }
     case Event::kGone:
       knowledge_[event.file].gone.insert(event.a);
       break;
@@ -74,6 +82,14 @@ void Replay::Apply(const Event& event) {
       break;
     case Event::kMistake:
       break;
+  }
+}
+
+void Replay::Acknowledge(Knowledge& known, CommitId id, bool survives) {
+  if (survives) {
+    known.acknowledged.insert(id);
+  } else if (known.without_sync.insert(id).second) {
+    known.in_turn.push_back(id);
   }
 }
 

@@ -41,6 +41,8 @@ struct Knowledge {
   std::unordered_set<CommitId> gone;
   // Acknowledged without having to survive a power cut (synchronous=NORMAL or OFF).
   std::unordered_set<CommitId> without_sync;
+  std::vector<CommitId> in_turn;      // the same, in the order of their acknowledgements
+  std::map<int64_t, size_t> flushes;  // how many of them each flush found
 };
 inline constexpr int kDatabases = 2;
 
@@ -80,6 +82,7 @@ class Replay {
   };
 
   void Apply(const Event& event);
+  static void Acknowledge(Knowledge& known, CommitId id, bool survives);
   void Write(File& file, const Event& event);
   void EndSync(File& file, const Event& event);
   static void ApplyTo(Bytes& image, const Change& change);

@@ -4,9 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
+#include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "groupcommit.h"
@@ -27,6 +30,47 @@ int Poll(void*, int count) {
   usleep(kMicros);
   return count < kPatienceMillis * (1000 / kMicros) ? 1 : 0;
 }
+
+// The commits of one database whose LSN a process knows.
+class Ledger {
+ public:
+  // Of those from this one on, the LSNs mean the same to a connection that is open now.
+  size_t end() {
+    const std::lock_guard lock(mutex_);
+    return commits_.size();
+  }
+  void Add(sqlite3_int64 lsn, CommitId id) {
+    const std::lock_guard lock(mutex_);
+    commits_.push_back({lsn, id, false});
+  }
+  // One of the LSNs, or 0.
+  sqlite3_int64 Any(size_t from, Random& random) {
+    const std::lock_guard lock(mutex_);
+    if (from >= commits_.size()) return 0;
+    return commits_[from +
+                    static_cast<size_t>(random.Below(static_cast<int>(commits_.size() - from)))]
+        .lsn;
+  }
+  // Those up to `lsn` that have not been taken yet.
+  std::vector<CommitId> Take(size_t from, sqlite3_int64 lsn) {
+    const std::lock_guard lock(mutex_);
+    std::vector<CommitId> taken;
+    for (size_t i = from; i < commits_.size(); i++) {
+      if (commits_[i].lsn > lsn || std::exchange(commits_[i].taken, true)) continue;
+      taken.push_back(commits_[i].id);
+    }
+    return taken;
+  }
+
+ private:
+  struct Commit {
+    sqlite3_int64 lsn;
+    CommitId id;
+    bool taken;
+  };
+  std::mutex mutex_;
+  std::vector<Commit> commits_;
+};
 
 // One of the processes of a run.
 class Process {
@@ -77,7 +121,9 @@ class Process {
       for (int i = 0; i < share && is_open_; i++) {
         Attempt(process_.phase_ * share + i + 1);
         Amuse();
+        if (plan_.barriers && random_.OneIn(plan_.flavour == Flavour::kLater ? 3 : 8)) Barrier();
       }
+      Close();
     }
 
     void ReadWhileOthersWork() {
@@ -85,6 +131,7 @@ class Process {
       while (process_.working_ > 0 && is_open_) {
         if (random_.OneIn(4)) HoldSnapshot();
         See();
+        if (plan_.barriers && random_.OneIn(2)) Barrier();
         if (random_.OneIn(2)) usleep(static_cast<unsigned>(random_.Below(200)));
       }
     }
@@ -105,12 +152,29 @@ class Process {
       return random_.OneIn(2) ? kFull : random_.Between(low, kFull + 1);
     }
 
+    // What a COMMIT that returns tells: under the policy interval nothing.
+    int PromisedLevel() const { return plan_.interval && !stock_ ? std::min(level_, 1) : level_; }
+
     void Open(int level) {
+      Close();
       level_ = level;
       int rc = OpenOnce();
       for (int i = 0; rc != SQLITE_OK && plan_.log_failures > 0 && i < 20; i++) rc = OpenOnce();
       is_open_ = rc == SQLITE_OK;
       Expect(rc, "open");
+      for (int i = 0; i < plan_.databases; i++) since_[i] = ledger(i).end();
+    }
+
+    // Under the policy interval, a connection that is closed leaves none of its commits behind.
+    // (But not where nobody knows what the policy was, or the disk fails.)
+    void Close() {
+      Expect(db_.Close(), "close");
+      for (int i = 0; i < plan_.databases; i++) {
+        if (is_left_[i] && !plan_.policy_changes && plan_.log_failures == 0) Survive(i, own_[i]);
+        own_[i].clear();
+        last_lsn_[i] = 0;
+        is_left_[i] = false;
+      }
     }
 
     int OpenOnce() {
@@ -179,6 +243,7 @@ class Process {
                           which == 2 || random_.OneIn(2) ? "BEGIN IMMEDIATE" : "BEGIN");
         statements.push_back(undo ? "ROLLBACK" : "COMMIT");
       }
+      for (const int i : databases) is_interval_[i] = HasPolicyInterval(i);
       int rc = SQLITE_OK;
       size_t done = 0;
       while (done < statements.size() && rc == SQLITE_OK) rc = db_.Exec(statements[done++]);
@@ -192,7 +257,8 @@ class Process {
       if (in_commit && (which == 2 || stock_ || IsFenced(databases[0]))) return;
       for (const int i : databases) {
         record_->Append(committed ? Event::kAcknowledged : Event::kGone, static_cast<uint32_t>(i),
-                        id, level_ >= kFull);
+                        id, PromisedLevel() >= kFull);
+        if (committed && !stock_) NoteLsn(i, id);
       }
     }
 
@@ -221,7 +287,7 @@ class Process {
       }
       add("INSERT INTO " + t + " SELECT ifnull(max(seq),0)+1," + std::to_string(id) + "," +
           std::to_string(parts) + "," + std::to_string(low) + "," + std::to_string(high) + "," +
-          std::to_string(side) + "," + std::to_string(level_) + "," +
+          std::to_string(side) + "," + std::to_string(PromisedLevel()) + "," +
           std::to_string(process_.phase_) + ",randomblob(" + std::to_string(random_.Below(60)) +
           ") FROM " + t);
       for (int i = 0; i < parts; i++) {
@@ -246,6 +312,99 @@ class Process {
       statements->push_back("UPDATE " + schema + ".pad SET stamp=-1 WHERE k<4");
       statements->push_back("ROLLBACK TO s");
       statements->push_back("RELEASE s");
+    }
+
+    // ---- Commits that are durable later ----
+
+    Ledger& ledger(int database) { return process_.ledgers_[static_cast<size_t>(database)]; }
+
+    bool HasPolicyInterval(int database) {
+      if (!plan_.interval || stock_) return false;
+      bool is = false;
+      const auto look = [](void* out, int, char** values, char**) {
+        *static_cast<bool*>(out) = std::string(values[0]).rfind("interval", 0) == 0;
+        return 0;
+      };
+      const std::string sql = std::string("PRAGMA ") + kSchemas[database] + ".groupcommit_policy";
+      Expect(sqlite3_exec(db_.get(), sql.c_str(), look, &is, nullptr), "policy");
+      return is;
+    }
+
+    void NoteLsn(int database, CommitId id) {
+      sqlite3_int64 lsn = 0;
+      Expect(groupcommit_commit_lsn(db_.get(), kSchemas[database], &lsn), "LSN");
+      if (lsn <= last_lsn_[database]) record_->Mistake("an LSN is not larger than the last one");
+      last_lsn_[database] = lsn;
+      is_left_[database] = is_interval_[database];
+      own_[database].push_back(id);
+      ledger(database).Add(lsn, id);
+    }
+
+    void Survive(int database, const std::vector<CommitId>& commits) {
+      for (const CommitId id : commits) {
+        record_->Append(Event::kAcknowledged, static_cast<uint32_t>(database), id, true);
+      }
+    }
+
+    void Barrier() {
+      if (stock_) return;
+      const int i = random_.Below(plan_.databases);
+      switch (random_.Below(6)) {
+        case 0:
+          Flush(i, [&] { return groupcommit_flush(db_.get(), kSchemas[i]); });
+          break;
+        case 1:
+          Flush(i, [&] {
+            return db_.Exec(std::string("PRAGMA ") + kSchemas[i] + ".groupcommit_flush");
+          });
+          break;
+        case 2:
+          WaitFor(db_, i, last_lsn_[i]);
+          break;
+        case 3:
+          WaitFor(db_, i, ledger(i).Any(since_[i], random_));
+          break;
+        case 4:
+          BarrierOfNewcomer(i);
+          break;
+        default:
+          break;
+      }
+      sqlite3_int64 lsn = 0;
+      Expect(groupcommit_durable_lsn(db_.get(), kSchemas[i], &lsn), "durable LSN");
+      Survive(i, ledger(i).Take(since_[i], lsn));
+    }
+
+    // Through a connection that has not read anything yet.
+    void BarrierOfNewcomer(int i) {
+      Db newcomer;
+      int rc =
+          newcomer.Open(process_.dir_ + "/" + kDatabaseFiles[i], kShimVfs, SQLITE_OPEN_READWRITE);
+      Expect(rc, "open");
+      if (rc != SQLITE_OK) return;
+      if (random_.OneIn(2)) {
+        Flush(i, [&] { return groupcommit_flush(newcomer.get(), nullptr); });
+      } else {
+        WaitFor(newcomer, i, ledger(i).Any(since_[i], random_), "main");
+      }
+    }
+
+    template <class Call>
+    void Flush(int i, Call call) {
+      const CommitId number = IdOf(number_ + 1, ++flushes_);
+      record_->Append(Event::kFlushBegin, static_cast<uint32_t>(i), number);
+      const int rc = call();
+      Expect(rc, "flush");
+      if (rc == SQLITE_OK) record_->Append(Event::kFlushed, static_cast<uint32_t>(i), number);
+    }
+
+    void WaitFor(const Db& db, int i, sqlite3_int64 lsn, const char* schema = nullptr) {
+      const int timeout_ms = random_.Below(4) - 1;
+      const int rc =
+          groupcommit_wait(db.get(), schema != nullptr ? schema : kSchemas[i], lsn, timeout_ms);
+      if (timeout_ms >= 0 && rc == SQLITE_BUSY) return;
+      Expect(rc, "wait");
+      if (rc == SQLITE_OK) Survive(i, ledger(i).Take(since_[i], lsn));
     }
 
     // ---- Everything else ----
@@ -273,7 +432,7 @@ class Process {
           break;
         case 2:
           if (plan_.policy_changes && !stock_) {
-            SetPolicy(DrawPolicy(random_));
+            SetPolicy(DrawPolicy(random_, plan_.interval));
           }
           break;
         case 3:
@@ -338,6 +497,14 @@ class Process {
     int level_ = kFull;
     bool is_open_ = false;
     Db db_;
+
+    // Of each database, since it was opened.
+    int flushes_ = 0;
+    size_t since_[kDatabases] = {};            // see Ledger::end()
+    sqlite3_int64 last_lsn_[kDatabases] = {};  // of our commits
+    std::vector<CommitId> own_[kDatabases];    // these commits
+    bool is_interval_[kDatabases] = {};        // the policy before the last attempt
+    bool is_left_[kDatabases] = {};            // the last of them is left to the background
   };
 
   const Plan& plan_;
@@ -347,6 +514,7 @@ class Process {
   int phase_ = 0;
   bool keeps_log_ = false;  // nobody copies the log into the database when the phase ends
   std::atomic<int> working_{0};
+  std::array<Ledger, kDatabases> ledgers_;
 };
 
 void MakeDatabase(const Plan& plan, const std::string& path) {
