@@ -74,7 +74,7 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       plan.stock_processes = random.OneIn(3) ? 0 : 1;
       plan.shim_processes = random.Between(plan.stock_processes == 0 ? 2 : 1, 2);
       plan.writers = random.Between(plan.shim_processes + plan.stock_processes, 8);
-      plan.normal = random.OneIn(4);
+      plan.normal = random.OneIn(2);
       break;
     case Flavour::kCrowd:
       plan.writers = random.Between(16, 64);
