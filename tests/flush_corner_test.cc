@@ -237,6 +237,21 @@ TEST_F(FlushCornerTest, AWaitThatFailedFailsNoCommitOfOthers) {
   EXPECT_EQ(RowsAfterPowerCut(), 3);
 }
 
+// They are not taken back.
+TEST_F(FlushCornerTest, ANormalCommitOnTopOfFramesThatWereFoundDoesNotFailWithThem) {
+  Db stranger(path(), "store");
+  stranger.ExecOk("PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES('first')");
+  stranger.ExecOk("BEGIN; SELECT * FROM t");            // so that the log is not restarted
+  Db(path(), "store").ExecOk("PRAGMA wal_checkpoint");  // nor do reads wait for the frames
+  Db db(path(), "gc");
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  const int rc = db.Exec("INSERT INTO t VALUES('x')");
+  EXPECT_EQ(db.Int("SELECT count(*) FROM t"), rc == SQLITE_OK ? 2 : 1) << rc;
+  EXPECT_EQ(Stats(db).failed_syncs, 1);
+  stranger.ExecOk("COMMIT");
+}
+
 // All of the log has been copied into the database file, and a writer restarts it.
 TEST_F(FlushCornerTest, AFailedFlushOfALogThatIsRestartedBringsNothingBack) {
   Db db = OpenWithTable();

@@ -170,7 +170,7 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
 
 int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
-    return Fail(kCommitFailed);
+    return FailCommit(kCommitFailed);
   }
   const bool ends_commit = EndsCommit();
   const bool defer = ends_commit && MayDefer();
@@ -188,7 +188,13 @@ int Connection::SyncLog(int flags) {
       Holds(kWriteLock) ? failures_at_lock_ : database_->coordinator().failures();
   const int rc = database_->coordinator().SyncNow(this, failures);
   requested_flags_ = 0;
-  return rc == SQLITE_OK ? rc : Fail(rc);
+  return rc == SQLITE_OK ? rc : FailCommit(rc);
+}
+
+int Connection::FailCommit(int error) {
+  counted_ = 0;
+  commit_written_ = false;
+  return Fail(error);
 }
 
 // Is the sync that SQLite asks for that of a commit, under the write lock? When unsure: no.
@@ -280,6 +286,12 @@ int Connection::WaitForDurable() {
   const int rc = coordinator.IsDurable(target) ? SQLITE_OK : coordinator.WaitDurable(target, this);
   if (own) database_->stats().commit_wait.Record(database_->clock().NowNanos() - start);
   if (rc == SQLITE_OK) return SQLITE_OK;
+  // Frames that were found in the log are not taken back, nor is a commit without a sync on top of
+  // nothing else: to fail it would be a lie.
+  if (counted_ != 0 && !database_->commits().Get(target).can_undo) {
+    (void)Fail(AsIoError(rc));
+    return SQLITE_OK;
+  }
   if (cached) stale_cache_ = true;
   snapshot_ = std::max(snapshot_, target);  // what SQLite sees is no more
   return Fail(AsIoError(rc));

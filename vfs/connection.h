@@ -140,6 +140,7 @@ class Connection final : private Coordinator::Log {
   bool MayDefer() const;
   bool WritesOneDatabase() const;
   int DeferSync(int flags);
+  int FailCommit(int error);
   void OnPage1Written(const uint8_t* page, int size);
   int WaitForReader(Lsn lsn);
   void NoteSnapshot();

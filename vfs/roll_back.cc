@@ -24,8 +24,6 @@ namespace groupcommit {
 int Connection::Fail(int error) {
   // Bounded, as a thread may hold the write lock through another connection, and wait for us.
   constexpr std::chrono::milliseconds kPatience(1000);
-  counted_ = 0;
-  commit_written_ = false;
   // A checkpoint that fails to sync the log has copied nothing (wal.c: walCheckpoint()).
   if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
   // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
