@@ -15,8 +15,6 @@ namespace {
 
 class FlushCornerTest : public ShimTest {
  protected:
-  static constexpr const char* kLater =
-      "PRAGMA groupcommit_policy='interval(max_delay_us=10000000)'";
   static constexpr const char* kSoon = "PRAGMA groupcommit_policy='interval(max_delay_us=0)'";
   static constexpr int kLongMillis = 1'000'000;
 
