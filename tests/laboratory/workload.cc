@@ -306,7 +306,7 @@ class Process {
     }
 
     void Barrier() {
-      if (stock_) return;
+      if (stock_ || !is_open_) return;
       const int i = random_.Below(plan_.databases);
       switch (random_.Below(6)) {
         case 0:
