@@ -16,7 +16,7 @@ endif()
 
 # Only what differs is touched, so that only that is compiled again.
 file(MAKE_DIRECTORY ${mutated}/vfs)
-file(GLOB staged ${mutated}/staging/vfs/*)
+file(GLOB staged LIST_DIRECTORIES false ${mutated}/staging/vfs/*)
 execute_process(COMMAND ${CMAKE_COMMAND} -E copy_if_different ${staged} ${mutated}/vfs)
 set(GROUPCOMMIT_VFS_DIR ${mutated}/vfs)
 list(TRANSFORM GROUPCOMMIT_SOURCES REPLACE "^vfs/" "${mutated}/vfs/")
