@@ -160,7 +160,11 @@ typedef struct groupcommit_policy {
 **   zName         Name of the new VFS; NULL means "groupcommit".  1 to
 **                 GROUPCOMMIT_MAX_NAME bytes; copied.
 **   zBase         Name of the VFS to wrap; NULL means the current default.
-**                 It must stay registered for as long as this one is.
+**                 It must stay registered for as long as this one is.  After a
+**                 failed sync, under the policy interval, and for
+**                 groupcommit_wait() with a limit, xSync of a log file is called
+**                 by one thread while another one may be using that file; the
+**                 VFSes of SQLite itself allow that.
 **   makeDefault   Non-zero: becomes the default VFS.
 **   pPolicy       Policy of databases opened through it for which neither URI
 **                 nor pragma says otherwise; copied.  NULL means auto.
@@ -306,7 +310,9 @@ int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* 
 ** groupcommit_flush()
 **   Returns SQLITE_OK when everything that any connection, of other processes
 **   too, committed on the database before the call is durable.  Connections
-**   that flush or commit at the same time share the sync.
+**   that flush or commit at the same time share the sync.  (With
+**   synchronous=OFF a checkpoint may have copied commits without a sync: of
+**   those nobody knows.)
 **
 ** groupcommit_commit_lsn()
 **   Sets *pLsn to the LSN of the last commit of this connection that succeeded,
@@ -316,8 +322,9 @@ int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* 
 **   Returns SQLITE_OK when the commit iLsn, of whichever connection, is durable.
 **   SQLITE_BUSY if it is not after msTimeout milliseconds, which may be 0 to
 **   ask only; negative: no limit.  With a limit, the sync is done by a thread of
-**   the library.  SQLITE_MISUSE if no commit has this LSN yet, or iLsn is
-**   negative.
+**   the library (but by this one, without a limit, while no connection of the
+**   process has read anything of the database).  SQLITE_MISUSE if no commit has
+**   this LSN yet, or iLsn is negative.
 **
 ** groupcommit_durable_lsn()
 **   Sets *pLsn to the LSN up to which all commits are known to be durable.
