@@ -108,7 +108,7 @@ TEST_F(CoordinatorCountedTest, TheTailMovesByMaximum) {
   BackgroundCall& late = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
   log_.Finish(0);
-  early.AwaitParked();
+  AwaitOverlapping(early, 1);
   log_.Finish(1);
   EXPECT_EQ(late.Result(), 0);
   EXPECT_EQ(early.Result(), 0);

@@ -192,7 +192,7 @@ TEST_F(CoordinatorOverlapTest, ASuccessDoesNotWaitForSyncsThatBeginLater) {
   BackgroundCall& good = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
   log_.Finish(1);
-  good.AwaitParked();
+  AwaitOverlapping(good, 1);
   StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(3));
   log_.Finish(0);

@@ -240,6 +240,7 @@ TEST_F(CoordinatorTest, SyncNowReleasesFollowers) {
   BackgroundCall& late = StartWait(Commit());
   late.AwaitParked();
   log_.Finish(0);
+  AwaitOverlapping(leader, 1);  // else `covered` would lead the next sync
   log_.Finish(1);
   EXPECT_EQ(sync_now.Result(), 0);
   EXPECT_EQ(covered.Result(), 0);
@@ -259,7 +260,7 @@ TEST_F(CoordinatorTest, TheTailMovesByMaximum) {
   BackgroundCall& newer = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
   log_.Finish(0);
-  older.AwaitParked();  // it cannot be sure before the other one has ended
+  AwaitOverlapping(older, 1);
   log_.Finish(1);
   EXPECT_EQ(newer.Result(), 0);
   EXPECT_EQ(older.Result(), 0);

@@ -117,6 +117,16 @@ class CoordinatorFixture : public ::testing::Test {
     return calls_.emplace_back([this] { return SyncNow(); });
   }
 
+  // Returns when so many syncs have returned and the thread of `call`, whose sync is the last one
+  // of them, waits for those that it overlapped.
+  void AwaitOverlapping(BackgroundCall& call, int64_t returned) {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (stats_.syncs.Get() < returned && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::yield();
+    }
+    call.AwaitParked();
+  }
+
   // What whoever holds the write lock does after a failure.
   void Recover() {
     EXPECT_TRUE(log_.RollBack(coordinator_.durable())) << "the durable tail is not durable";
