@@ -121,6 +121,23 @@ TEST_F(FlusherTest, AFailureOfAnAwaitedSyncIsNotCounted) {
   EXPECT_EQ(flusher_.errors(), 0u);
 }
 
+TEST_F(FlusherTest, AFailureIsCountedOnce) {
+  log_.FailNext(kError);
+  Commit(0);
+  const auto failed = [this] {
+    while (flusher_.errors() == 0) std::this_thread::yield();
+    return 0;
+  };
+  EXPECT_EQ(calls_.emplace_back(failed).Result(), 0);
+  // Commits that were counted before the sync, and ended after it.
+  for (int i = 0; i < 1000; i++) {
+    flusher_.Schedule(0);
+    std::this_thread::yield();
+  }
+  flusher_.Stop();
+  EXPECT_EQ(flusher_.errors(), 1u);
+}
+
 TEST_F(FlusherTest, ItCanBeStoppedAndStartedAgain) {
   Commit(kMillisecond);
   ASSERT_TRUE(clock_.AwaitSleeper());

@@ -86,7 +86,12 @@ void Flusher::SyncWhatIsDue() {
   awaited_ = false;
   mutex_.Unlock();
   const int error = coordinator_->WaitSynced(coordinator_->written(), log_);
-  if (error != 0 && is_due) errors_.fetch_add(1, std::memory_order_release);
+  // Once for each failure: nothing is committed before the log is whole again.
+  const uint64_t failures = coordinator_->failures();
+  if (error != 0 && is_due && failures != failures_counted_) {
+    failures_counted_ = failures;
+    errors_.fetch_add(1, std::memory_order_release);
+  }
   mutex_.Lock();
 }
 

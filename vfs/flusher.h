@@ -61,6 +61,7 @@ class Flusher {
   bool awaited_ GUARDED_BY(mutex_) = false;  // by a caller of SyncNow()
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
+  uint64_t failures_counted_ = 0;  // of the thread: Coordinator::failures() at the last error
 };
 
 }  // namespace groupcommit
