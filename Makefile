@@ -92,7 +92,7 @@ help:
 	@echo "make           in build/: groupcommit.so (extension), libgroupcommit.{a,so}, the demo, the examples"
 	@echo "make demo      shows group commit beside stock SQLite; DEMO_ARGS=\"--connections 1,8 --seconds 1\""
 	@echo "make test      builds and runs all tests"
-	@echo "make check     format, warnings, clang-tidy, model, fuzzing, the tests under sanitizers"
+	@echo "make check     format, warnings, clang-tidy, the tests under sanitizers; CI also: model fuzz mutations"
 	@echo "make model     checks the protocol exhaustively, with spin"
 	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
 	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
