@@ -13,9 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -23,6 +21,7 @@
 
 #include "coordinator.h"
 #include "delay_vfs.h"
+#include "directory_main.h"
 #include "disk.h"
 #include "groupcommit.h"
 #include "latency_histogram.h"
@@ -228,34 +227,10 @@ void CommitWithoutSync(benchmark::State& state, bool shim) {
 BENCHMARK_CAPTURE(CommitWithoutSync, stock, false)->Name("commit/no_sync/stock");
 BENCHMARK_CAPTURE(CommitWithoutSync, shim, true)->Name("commit/no_sync/shim");
 
-int Main(int argc, char** argv) {
-  std::string parent = ".";
-  int count = 0;
-  for (int i = 0; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.starts_with("--dir=")) {
-      parent = argument.substr(6);
-    } else {
-      argv[count++] = argv[i];
-    }
-  }
-  benchmark::Initialize(&count, argv);
-  if (benchmark::ReportUnrecognizedArguments(count, argv)) return 2;
-  const TemporaryDirectory files(parent, "micro-bench-");
-  directory = files.path();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return EXIT_SUCCESS;
-}
-
 }  // namespace
 }  // namespace groupcommit::bench
 
 int main(int argc, char** argv) {
-  try {
-    return groupcommit::bench::Main(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "micro_bench: " << e.what() << "\n";
-    return EXIT_FAILURE;
-  }
+  return groupcommit::bench::RunInDirectory(argc, argv, "micro_bench",
+                                            &groupcommit::bench::directory);
 }

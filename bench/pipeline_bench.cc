@@ -12,13 +12,13 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
 #include <filesystem>
-#include <iostream>
+#include <stdexcept>
 #include <string>
 
 #include "delay_vfs.h"
+#include "directory_main.h"
 #include "disk.h"
 #include "groupcommit.h"
 #include "mix.h"
@@ -113,35 +113,11 @@ void Register() {
   }
 }
 
-int Main(int argc, char** argv) {
-  std::string parent = ".";
-  int count = 0;
-  for (int i = 0; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.starts_with("--dir=")) {
-      parent = argument.substr(6);
-    } else {
-      argv[count++] = argv[i];
-    }
-  }
-  Register();
-  benchmark::Initialize(&count, argv);
-  if (benchmark::ReportUnrecognizedArguments(count, argv)) return 2;
-  const TemporaryDirectory files(parent, "pipeline-bench-");
-  directory = files.path();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return EXIT_SUCCESS;
-}
-
 }  // namespace
 }  // namespace groupcommit::bench
 
 int main(int argc, char** argv) {
-  try {
-    return groupcommit::bench::Main(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "pipeline_bench: " << e.what() << "\n";
-    return EXIT_FAILURE;
-  }
+  groupcommit::bench::Register();
+  return groupcommit::bench::RunInDirectory(argc, argv, "pipeline_bench",
+                                            &groupcommit::bench::directory);
 }

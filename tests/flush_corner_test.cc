@@ -7,32 +7,25 @@
 #include <cstdio>
 #include <memory>
 
-#include "support/log_capture.h"
-#include "support/shim_test.h"
+#include "support/barrier_test.h"
 
 namespace groupcommit::testing {
 namespace {
 
-class FlushCornerTest : public ShimTest {
+class FlushCornerTest : public BarrierTest {
  protected:
-  static constexpr const char* kSoon = "PRAGMA groupcommit_policy='interval(max_delay_us=0)'";
   static constexpr int kLongMillis = 1'000'000;
 
-  static sqlite3_int64 CommitLsn(const Db& db) {
-    sqlite3_int64 lsn = -1;
-    EXPECT_EQ(groupcommit_commit_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
-    return lsn;
+  // In exclusive locking mode, with a table big(k, v) that does not fit into the cache.
+  Db OpenExclusiveWithBig() {
+    Db db = OpenWithTable();
+    db.ExecOk(
+        "PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+        "INSERT INTO big SELECT i, zeroblob(1000) FROM n;"
+        "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+    return db;
   }
-  static sqlite3_int64 DurableLsn(const Db& db) {
-    sqlite3_int64 lsn = -1;
-    EXPECT_EQ(groupcommit_durable_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
-    return lsn;
-  }
-  static int Flush(const Db& db) { return groupcommit_flush(db.get(), nullptr); }
-  static int Wait(const Db& db, sqlite3_int64 lsn, int timeout_ms) {
-    return groupcommit_wait(db.get(), nullptr, lsn, timeout_ms);
-  }
-  static void Insert(Db& db) { db.ExecOk("INSERT INTO t VALUES('x')"); }
 
   // Calls `act` when a connection lets go of the write lock, once.
   template <class Act>
@@ -50,12 +43,7 @@ class FlushCornerTest : public ShimTest {
 
 // The frames' headers are written again behind the commit frame (wal.c: walRewriteChecksums()).
 TEST_F(FlushCornerTest, ExclusiveCommitsThatRewroteTheirFramesHaveAnLsn) {
-  Db db = OpenWithTable();
-  db.ExecOk(
-      "PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v);"
-      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
-      "INSERT INTO big SELECT i, zeroblob(1000) FROM n;"
-      "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+  Db db = OpenExclusiveWithBig();
   Insert(db);
   ASSERT_EQ(Flush(db), SQLITE_OK);
   const sqlite3_int64 before = CommitLsn(db);
@@ -127,12 +115,7 @@ TEST_F(FlushCornerTest, ExclusiveAFailureInTheBackgroundIsNotTheEnd) {
 
 // The frames of a transaction that is under way are behind the end of the log.
 TEST_F(FlushCornerTest, ExclusiveAFailedFlushLeavesTheTransactionWhole) {
-  Db db = OpenWithTable();
-  db.ExecOk(
-      "PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v);"
-      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
-      "INSERT INTO big SELECT i, zeroblob(1000) FROM n;"
-      "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE");
+  Db db = OpenExclusiveWithBig();
   Insert(db);
   db.ExecOk("BEGIN; INSERT INTO t VALUES('y'); UPDATE big SET v=randomblob(1000)");
   storage_.FailSyncs(FileKind::kWal, 1, 1);

@@ -2,13 +2,13 @@
 // groupcommit_flush(), LSNs, and the policy interval.
 #include <sqlite3.h>
 
+#include "support/barrier_test.h"
 #include "support/log_capture.h"
-#include "support/shim_test.h"
 
 namespace groupcommit::testing {
 namespace {
 
-class FlushTest : public ShimTest {
+class FlushTest : public BarrierTest {
  protected:
   // With a row that is durable.
   Db OpenNormal(const std::string& file = "test.db") {
@@ -16,24 +16,9 @@ class FlushTest : public ShimTest {
     db.ExecOk("PRAGMA synchronous=NORMAL");
     return db;
   }
-  static sqlite3_int64 CommitLsn(const Db& db) {
-    sqlite3_int64 lsn = -1;
-    EXPECT_EQ(groupcommit_commit_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
-    return lsn;
-  }
-  static sqlite3_int64 DurableLsn(const Db& db) {
-    sqlite3_int64 lsn = -1;
-    EXPECT_EQ(groupcommit_durable_lsn(db.get(), nullptr, &lsn), SQLITE_OK);
-    return lsn;
-  }
-  static int Flush(const Db& db) { return groupcommit_flush(db.get(), nullptr); }
   static std::future<int> FlushAsync(const Db& db) {
     return std::async(std::launch::async, [&db] { return Flush(db); });
   }
-  static int Wait(const Db& db, sqlite3_int64 lsn, int timeout_ms) {
-    return groupcommit_wait(db.get(), nullptr, lsn, timeout_ms);
-  }
-  static void Insert(Db& db) { db.ExecOk("INSERT INTO t VALUES('x')"); }
 };
 
 TEST_F(FlushTest, MakesNormalCommitsDurable) {
@@ -229,7 +214,6 @@ class IntervalTest : public FlushTest {
  protected:
   static constexpr const char* kLater =
       "PRAGMA groupcommit_policy='interval(max_delay_us=10000000)'";
-  static constexpr const char* kSoon = "PRAGMA groupcommit_policy='interval(max_delay_us=0)'";
 };
 
 TEST_F(IntervalTest, ACommitReturnsBeforeItsSync) {

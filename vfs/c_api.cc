@@ -10,6 +10,19 @@
 
 using groupcommit::FlushPolicy;
 
+namespace {
+
+int ReadLsn(sqlite3* db, const char* schema, groupcommit::Lsn groupcommit::Lsns::*member,
+            sqlite3_int64* lsn) {
+  if (db == nullptr || lsn == nullptr) return SQLITE_MISUSE;
+  groupcommit::Lsns lsns{};
+  const int rc = sqlite3_file_control(db, schema, groupcommit::kFcntlLsns, &lsns);
+  if (rc == SQLITE_OK) *lsn = static_cast<sqlite3_int64>(lsns.*member);
+  return rc;
+}
+
+}  // namespace
+
 int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char** pzErr) {
   if (zText == nullptr || pOut == nullptr) return SQLITE_MISUSE;
   try {
@@ -50,19 +63,11 @@ int groupcommit_flush(sqlite3* db, const char* zSchema) {
 }
 
 int groupcommit_commit_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn) {
-  if (db == nullptr || pLsn == nullptr) return SQLITE_MISUSE;
-  groupcommit::Lsns lsns{};
-  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlLsns, &lsns);
-  if (rc == SQLITE_OK) *pLsn = static_cast<sqlite3_int64>(lsns.commit);
-  return rc;
+  return ReadLsn(db, zSchema, &groupcommit::Lsns::commit, pLsn);
 }
 
 int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn) {
-  if (db == nullptr || pLsn == nullptr) return SQLITE_MISUSE;
-  groupcommit::Lsns lsns{};
-  const int rc = sqlite3_file_control(db, zSchema, groupcommit::kFcntlLsns, &lsns);
-  if (rc == SQLITE_OK) *pLsn = static_cast<sqlite3_int64>(lsns.durable);
-  return rc;
+  return ReadLsn(db, zSchema, &groupcommit::Lsns::durable, pLsn);
 }
 
 int groupcommit_wait(sqlite3* db, const char* zSchema, sqlite3_int64 iLsn, int msTimeout) {
