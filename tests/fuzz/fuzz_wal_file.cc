@@ -1,5 +1,10 @@
 // Any bytes in place of the log of a small database, opened through the shim and without it: the
 // same results and the same database afterwards.
+//
+// Given a cell that extends off its page, SQLite reads on in what follows the page in memory: its
+// page cache's headers, which hold addresses. What it then says of a corrupt database depends on
+// them. So both have the same addresses: the same path, and for stock SQLite a VFS whose files take
+// as much memory as the shim's.
 #include <sqlite3.h>
 
 #include <filesystem>
@@ -17,17 +22,20 @@ namespace {
 
 struct Environment {
   MemoryDir dir;
-  FileGuard guard;  // nobody sleeps
+  FileGuard guard;    // nobody sleeps
+  sqlite3_vfs stock;  // "unix", with room for the shim's files
   DatabaseImage image;
 
   Environment() {
     UseFreshMemory();
     sqlite3_hard_heap_limit64(16 << 20);  // an absurd database size must not take the memory
     image = MakeDatabase(dir.path(), 512, 6);
-    const int rc = groupcommit_register("gc", "unix", 0, nullptr);
+    const int rc = groupcommit_register("shim", "unix", 0, nullptr);
     FUZZ_CHECK(rc == SQLITE_OK, "register: %d", rc);
-    std::filesystem::create_directory(dir.File("gc"));
-    std::filesystem::create_directory(dir.File("unix"));
+    stock = *sqlite3_vfs_find("unix");
+    stock.zName = "stock";
+    stock.szOsFile = sqlite3_vfs_find("shim")->szOsFile;
+    FUZZ_CHECK(sqlite3_vfs_register(&stock, 0) == SQLITE_OK, "register");
   }
 };
 
@@ -37,7 +45,7 @@ Environment& Shared() {
 }
 
 std::string Play(const char* vfs, const Bytes& log, unsigned flags) {
-  const std::string path = Shared().dir.File(vfs) + "/test.db";
+  const std::string path = Shared().dir.File("played.db");
   WriteFile(path, Shared().image.database);
   WriteFile(path + "-wal", log);
   std::filesystem::remove(path + "-shm");
@@ -59,12 +67,8 @@ std::string Play(const char* vfs, const Bytes& log, unsigned flags) {
 }
 
 void CheckFiles(const Bytes& log, unsigned flags) {
-  const std::string stock = Play("unix", log, flags);
-  const std::string shim = Play("gc", log, flags);
-  // A log with right checksums and corrupt pages: in which words SQLite says so, as a row or as an
-  // error, has differed once.
-  constexpr const char* kCorrupt = "malformed";
-  if (stock.find(kCorrupt) != std::string::npos && shim.find(kCorrupt) != std::string::npos) return;
+  const std::string stock = Play("stock", log, flags);
+  const std::string shim = Play("shim", log, flags);
   FUZZ_CHECK(stock == shim, "%s", TranscriptDifference(stock, shim).c_str());
 }
 
