@@ -16,20 +16,23 @@ bool WriteQueue::TryAcquire(Writer writer) {
     if (lock != 0 && lock != KeptFor(writer) && !IsUnclaimed(lock)) return false;
   } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
                                         std::memory_order_acquire));
-  held_since_ = clock_->NowNanos();
+  changed_hands_at_.store(clock_->NowNanos(), std::memory_order_relaxed);
   return true;
 }
 
 void WriteQueue::Release(Writer writer) {
   constexpr int64_t kWeight = 8;
   const int64_t usual = hold_nanos_.load(std::memory_order_relaxed);
-  const int64_t held = clock_->NowNanos() - held_since_;
+  const int64_t now = clock_->NowNanos();
+  const int64_t held = now - changed_hands_at_.load(std::memory_order_relaxed);
+  changed_hands_at_.store(now, std::memory_order_relaxed);
   hold_nanos_.store(usual + (held - usual) / kWeight, std::memory_order_relaxed);
   if (long_turn_until_.load(std::memory_order_relaxed) != 0) long_turn_until_.store(0);
+  const bool favors = waiting() != 0 && favored_.load(std::memory_order_relaxed) != kNobody;
   // Sequentially consistent: a thread that queues up counts itself before it looks at the lock.
-  if (waiting_.load(std::memory_order_seq_cst) == 0) {
+  if (!favors && queued_.load(std::memory_order_seq_cst) == 0) {
     lock_.store(0, std::memory_order_seq_cst);
-    if (waiting_.load(std::memory_order_seq_cst) == 0) return;
+    if (queued_.load(std::memory_order_seq_cst) == 0) return;
     MutexLock lock(mutex_);
     LetThroughIfFree();
     return;
@@ -47,7 +50,9 @@ void WriteQueue::Release(Writer writer) {
 
 // Keeps the lock for `writer`, unless it is no longer as it was.
 bool WriteQueue::Keep(Writer writer, uint64_t lock) {
-  kept_until_.store(clock_->NowNanos() + kTurnNanos, std::memory_order_relaxed);
+  const int64_t now = clock_->NowNanos();
+  changed_hands_at_.store(now, std::memory_order_relaxed);
+  kept_until_.store(now + kTurnNanos, std::memory_order_relaxed);
   long_turn_until_.store(0, std::memory_order_release);
   return lock_.compare_exchange_strong(lock, KeptFor(writer), std::memory_order_acq_rel);
 }
@@ -98,50 +103,83 @@ void WriteQueue::LetThrough(Waiter** link, uint64_t lock) {
   Waiter* waiter = *link;
   if (!Keep(waiter->writer, lock)) return;
   *link = waiter->next;
-  waiting_.fetch_sub(1, std::memory_order_seq_cst);
-  if (waiter->parked) {
-    waiter->granted.store(true, std::memory_order_relaxed);
-    waiter->unparked.SignalAll();
-  } else {
-    waiter->granted.store(true, std::memory_order_release);
-  }
+  queued_.fetch_sub(1, std::memory_order_seq_cst);
+  waiter->granted = true;
+  waiter->unparked.SignalAll();
 }
 
-// ---- The queue ----
+// ---- Waiting ----
 
 bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough) {
   if (lock_.load(std::memory_order_acquire) == KeptFor(writer)) return true;
+  if (free_is_enough && ticket != kFirst && Contend(writer, ticket, deadline)) return true;
   Waiter self;
   self.writer = writer;
   self.ticket = ticket;
   self.free_is_enough = free_is_enough;
-  {
-    MutexLock lock(mutex_);
-    Enqueue(&self);
-    LetThroughIfFree();
+  MutexLock lock(mutex_);
+  Enqueue(&self);
+  LetThroughIfFree();
+  return Park(&self, deadline);
+}
+
+// Gives way to others until the lock is free. False at the deadline, or when it is time to park.
+bool WriteQueue::Contend(Writer writer, uint64_t ticket, int64_t deadline) {
+  if (hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos) return false;
+  contending_.fetch_add(1, std::memory_order_relaxed);
+  bool kept = false;
+  while (!kept) {
+    const int64_t now = clock_->NowNanos();
+    const int64_t unchanged = now - changed_hands_at_.load(std::memory_order_relaxed);
+    if (now >= deadline || unchanged >= yield_nanos_) break;
+    kept = Claim(writer, ticket, now);
+    if (!kept) std::this_thread::yield();
   }
-  const bool parks = hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos;
-  const int64_t yield_until = parks ? 0 : std::min(deadline, clock_->NowNanos() + yield_nanos_);
-  while (!self.granted.load(std::memory_order_acquire)) {
-    if (clock_->NowNanos() >= yield_until) return Park(&self, deadline);
-    std::this_thread::yield();
+  contending_.fetch_sub(1, std::memory_order_relaxed);
+  if (!kept && ticket <= round_through_.load(std::memory_order_relaxed)) {
+    round_left_.fetch_sub(1, std::memory_order_relaxed);
   }
-  return true;
+  return kept;
+}
+
+bool WriteQueue::IsOfThisRound(uint64_t ticket, int64_t now) const {
+  return ticket <= round_through_.load(std::memory_order_relaxed) ||
+         round_left_.load(std::memory_order_relaxed) <= 0 ||
+         now - changed_hands_at_.load(std::memory_order_relaxed) >= kStragglerNanos;
+}
+
+// Keeps the lock for `writer` if it is free, and if nobody is to be let through first.
+bool WriteQueue::Claim(Writer writer, uint64_t ticket, int64_t now) {
+  const uint64_t seen = lock_.load(std::memory_order_acquire);
+  if (seen == KeptFor(writer)) return true;
+  if (seen != 0 && !IsUnclaimed(seen)) return false;
+  if (!IsOfThisRound(ticket, now)) return false;
+  if (!mutex_.TryLock()) return false;  // somebody is just getting it
+  const bool kept = Keep(writer, seen);
+  if (kept) CountTurn(ticket);
+  mutex_.Unlock();
+  return kept;
+}
+
+// Begins a round, if the turn is not one of the last.
+void WriteQueue::CountTurn(uint64_t ticket) {
+  if (ticket > round_through_.load(std::memory_order_relaxed)) {
+    round_through_.store(tickets_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    round_left_.store(contending_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
+  round_left_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
-  MutexLock lock(mutex_);
-  while (!waiter->granted.load(std::memory_order_relaxed)) {
+  while (!waiter->granted) {
     const int64_t now = clock_->NowNanos();
     const int64_t until = std::max(deadline, long_turn_until_.load(std::memory_order_relaxed));
     if (now >= until) {
       Dequeue(waiter);
       return false;
     }
-    waiter->parked = true;
     // Nobody tells of a turn that is not taken.
     clock_->WaitUntil(waiter->unparked, mutex_, std::min(until, now + kPatrolNanos));
-    waiter->parked = false;
     LetThroughIfFree();
   }
   return true;
@@ -152,14 +190,14 @@ void WriteQueue::Enqueue(Waiter* waiter) {
   while (*link != nullptr && (*link)->ticket <= waiter->ticket) link = &(*link)->next;
   waiter->next = *link;
   *link = waiter;
-  waiting_.fetch_add(1, std::memory_order_seq_cst);
+  queued_.fetch_add(1, std::memory_order_seq_cst);
 }
 
 void WriteQueue::Dequeue(Waiter* waiter) {
   Waiter** link = &first_;
   while (*link != waiter) link = &(*link)->next;
   *link = waiter->next;
-  waiting_.fetch_sub(1, std::memory_order_seq_cst);
+  queued_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
 // ---- Sleeping in line ----

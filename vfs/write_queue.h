@@ -2,9 +2,14 @@
 //
 // SQLite asks for the write lock, is refused while somebody else has it, and sleeps in its busy
 // handler before it asks again: 1, 2, 5 ... 100 ms, for a lock that is held for some microseconds.
-// Here a writer that was refused sleeps in a queue instead (SleepInLine), and whoever releases the
-// lock hands it to the one that has tried for longest: nobody else is let through until that one
-// has come back for it, or has had enough time to.
+// Here a writer that was refused waits for its turn instead (LostRace::Sleep), and the lock is then
+// kept for it: nobody else is let through until it has come back for it, or has had enough time to.
+//
+// While the lock changes hands quickly, those that wait give way to each other, and whichever of
+// them has the processor when the lock is free takes its turn: a thread that had to be scheduled
+// first would leave the lock idle for longer than it is held. A round of turns is for those that
+// waited when it began, so that nobody is overtaken twice by the same one. Where the lock is held
+// for long they park instead, and are called in the order of their first attempt.
 //
 // Knows threads and numbers, nothing of SQLite.
 #ifndef GROUPCOMMIT_WRITE_QUEUE_H_
@@ -32,7 +37,7 @@ class WriteQueue {
   static constexpr int64_t kTurnNanos = 5'000'000;
 
   // `clock` is never destroyed: a thread may sleep in a queue whose database has been closed.
-  // A thread that waits gives way to others for `yield_nanos` before it parks.
+  // A thread that waits parks when the lock has been with somebody for `yield_nanos`.
   explicit WriteQueue(Clock* clock, int64_t yield_nanos = kYieldNanos,
                       int64_t late_nanos = kLateNanos)
       : clock_(clock), yield_nanos_(yield_nanos), late_nanos_(late_nanos) {}
@@ -75,25 +80,26 @@ class WriteQueue {
   int64_t late_nanos() const { return late_nanos_; }
 
   // How many threads wait for a turn.
-  int waiting() const { return waiting_.load(std::memory_order_relaxed); }
+  int waiting() const {
+    return contending_.load(std::memory_order_relaxed) + queued_.load(std::memory_order_relaxed);
+  }
 
  private:
-  static constexpr int64_t kYieldNanos = 1'000'000;
+  static constexpr int64_t kYieldNanos = 10'000'000;
   static constexpr int64_t kLateNanos = 4'000'000;
   // Where the lock is held for longer than this, giving way is only a waste: what it saves is the
   // time that a parked thread takes to wake up.
   static constexpr int64_t kLongHoldNanos = 100'000;
+  // A round is over if the lock has been free for so long, and nobody of it has come.
+  static constexpr int64_t kStragglerNanos = 50'000;
   static constexpr int64_t kPatrolNanos = 4 * kTurnNanos;
 
-  // A thread in AwaitTurn(), on its stack.
+  // A thread that parks in AwaitTurn(), on its stack. Guarded by the mutex.
   struct Waiter {
     Writer writer = kNobody;
     uint64_t ticket = 0;
     bool free_is_enough = false;
-    // Set by the thread that hands over, with the mutex held. Unless `parked`, that is its last
-    // access: the waiter may be gone at once.
-    std::atomic<bool> granted{false};
-    bool parked = false;  // guarded by the mutex
+    bool granted = false;
     CondVar unparked;
     Waiter* next = nullptr;
   };
@@ -105,9 +111,13 @@ class WriteQueue {
 
   bool IsUnclaimed(uint64_t lock) const;
   bool Keep(Writer writer, uint64_t lock) REQUIRES(mutex_);
+  bool Contend(Writer writer, uint64_t ticket, int64_t deadline) EXCLUDES(mutex_);
+  bool IsOfThisRound(uint64_t ticket, int64_t now) const;
+  bool Claim(Writer writer, uint64_t ticket, int64_t now) EXCLUDES(mutex_);
+  void CountTurn(uint64_t ticket) REQUIRES(mutex_);
   void LetThroughIfFree() REQUIRES(mutex_);
   void LetThrough(Waiter** link, uint64_t lock) REQUIRES(mutex_);
-  bool Park(Waiter* waiter, int64_t deadline) EXCLUDES(mutex_);
+  bool Park(Waiter* waiter, int64_t deadline) REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
   void Dequeue(Waiter* waiter) REQUIRES(mutex_);
 
@@ -117,11 +127,16 @@ class WriteQueue {
   std::atomic<uint64_t> lock_{0};            // 0: free
   std::atomic<int64_t> kept_until_{0};       // stored before lock_ says that it is kept
   std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
-  std::atomic<int> waiting_{0};              // how many are in the queue
+  std::atomic<int> contending_{0};           // how many give way to each other
+  std::atomic<int> queued_{0};               // how many are parked
   std::atomic<Writer> favored_{kNobody};
-  int64_t held_since_ = 0;              // of whoever has the lock
-  std::atomic<int64_t> hold_nanos_{0};  // how long it was held lately, smoothed
+  std::atomic<int64_t> changed_hands_at_{0};  // kept, taken or released
+  std::atomic<int64_t> hold_nanos_{0};        // how long it was held lately, smoothed
   std::atomic<uint64_t> tickets_{0};
+  // The round: the newest ticket that it is for, and how many turns of it there are still to be.
+  // Not exact, as threads come and go meanwhile; nothing but fairness depends on it.
+  std::atomic<uint64_t> round_through_{0};
+  std::atomic<int> round_left_{0};
 
   Mutex mutex_;
   Waiter* first_ GUARDED_BY(mutex_) = nullptr;  // by ticket
