@@ -13,14 +13,18 @@ namespace {
 class CoordinatorPolicyTest : public CoordinatorFixture {
  protected:
   // Leads a sync of `sync_nanos` while which all of `commits` are in flight: one that it covers and
-  // those that come while it runs and wait for the next. Leaves log_ holding.
-  void Flight(int commits, int64_t sync_nanos) {
+  // those that come while it runs, `apart` from each other, and wait for the next. Leaves log_
+  // holding.
+  void Flight(int commits, int64_t sync_nanos, int64_t apart = 0) {
     log_.HoldSyncs();
     const size_t calls_before = log_.calls();
     BackgroundCall& leader = StartWait(Commit());
     ASSERT_TRUE(log_.AwaitCalls(calls_before + 1));
-    for (int i = 1; i < commits; i++) StartWait(Commit()).AwaitParked();
-    clock_.Advance(sync_nanos);
+    for (int i = 1; i < commits; i++) {
+      clock_.Advance(apart);
+      StartWait(Commit()).AwaitParked();
+    }
+    clock_.Advance(sync_nanos - apart * (commits - 1));
     log_.Finish(calls_before);
     ASSERT_EQ(leader.Result(), 0);
   }
@@ -256,6 +260,42 @@ TEST_F(CoordinatorPolicyTest, AutoGivesUpAfterAFractionOfASync) {
   EXPECT_EQ(log_.call(1).through, 5u);
   EXPECT_EQ(stats_.windows_filled.Get(), 0);
   EXPECT_EQ(stats_.windows_expired.Get(), 1);
+}
+
+// Two groups that take turns serve them better: while one syncs, the other writes.
+TEST_F(CoordinatorPolicyTest, AutoDoesNotWaitForWritersThatTakeLongerThanASync) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+  EXPECT_EQ(Wait(Commit()), 0);
+  log_.SetDuringSync(nullptr);
+  Flight(5, 2 * kMillisecond, kMillisecond / 3);
+  ASSERT_TRUE(log_.AwaitCalls(3));
+  EXPECT_EQ(log_.call(2).through, 6u);
+  EXPECT_EQ(clock_.waits(), 0);
+}
+
+TEST_F(CoordinatorPolicyTest, AutoWaitsForWritersThatTakeLessThanASync) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+  EXPECT_EQ(Wait(Commit()), 0);
+  log_.SetDuringSync(nullptr);
+  Flight(5, 2 * kMillisecond, kMillisecond / 6);
+  EXPECT_TRUE(KeepsWaiting());
+  EXPECT_EQ(log_.calls(), 2u);
+}
+
+// Pauses are no measure of how fast writers come.
+TEST_F(CoordinatorPolicyTest, AutoMakesNothingOfAPause) {
+  constexpr int64_t kHour = int64_t{3600} * 1'000 * kMillisecond;
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+  EXPECT_EQ(Wait(Commit()), 0);
+  clock_.Advance(kHour);
+  EXPECT_EQ(Wait(Commit()), 0);
+  clock_.Advance(kHour);
+  log_.SetDuringSync(nullptr);
+  Flight(5, 2 * kMillisecond, kMillisecond / 10);
+  EXPECT_TRUE(KeepsWaiting());
 }
 
 TEST_F(CoordinatorPolicyTest, AutoStopsWaitingWhenTheOthersHaveGone) {

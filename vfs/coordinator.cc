@@ -34,6 +34,15 @@ struct Coordinator::Waiter {
   }
 };
 
+namespace {
+
+void Smooth(int64_t* average, int64_t sample) {
+  constexpr int64_t kWeight = 8;
+  *average = *average == 0 ? sample : *average + (sample - *average) / kWeight;
+}
+
+}  // namespace
+
 Coordinator::Coordinator(Clock* clock, Statistics* stats) : clock_(clock), stats_(stats) {}
 
 Coordinator::~Coordinator() = default;
@@ -55,7 +64,12 @@ void Coordinator::Reserve(size_t waiters) {
 }
 
 Lsn Coordinator::Append(uint64_t failures_before) {
+  const int64_t now = clock_->NowNanos();
+  last_append_at_.store(now, std::memory_order_relaxed);
   const Lsn lsn = tails_.appended.fetch_add(1, std::memory_order_seq_cst) + 1;
+  if (lsn == first_since_.load(std::memory_order_relaxed)) {
+    first_append_at_.store(now, std::memory_order_relaxed);
+  }
   // Either a sync that fails now sees this commit and takes it away (FinishSync), or it is seen
   // here.
   if (tails_.failures.load(std::memory_order_seq_cst) != failures_before) return 0;
@@ -315,11 +329,17 @@ Lsn Coordinator::CompanyWanted() const {
     case FlushPolicy::Kind::kGroup:
       return policy_.max_wait_us == 0 ? 1 : std::max<Lsn>(policy_.max_batch, 1);
     case FlushPolicy::Kind::kAuto:
-      // Without a wait, writers that were served by one sync and those that came while it ran take
-      // turns for ever, and every commit waits for two syncs. So wait for both.
-      return in_flight_;
+      return PaysToWait() ? in_flight_ : 1;
   }
   return 1;
+}
+
+// Without a wait, writers that were served by one sync and those that came while it ran take turns
+// for ever, and every commit waits for two syncs: K writers commit once each in the time of two. If
+// the leader waits until all K have come, they do so in the time of one sync and of their coming,
+// one after the other. That is less if all come in less than a sync.
+bool Coordinator::PaysToWait() const {
+  return static_cast<int64_t>(in_flight_) * append_nanos_ < sync_nanos_;
 }
 
 int64_t Coordinator::WindowNanos() const {
@@ -330,9 +350,23 @@ int64_t Coordinator::WindowNanos() const {
 
 // What a sync teaches that began when `from` was the durable tail.
 void Coordinator::LearnFrom(Lsn from, int64_t sync_nanos) {
-  in_flight_ = appended() - from;  // those it covered, and those that came while it ran
-  constexpr int64_t kWeight = 8;
-  sync_nanos_ = sync_nanos_ == 0 ? sync_nanos : sync_nanos_ + (sync_nanos - sync_nanos_) / kWeight;
+  const Lsn through = appended();
+  in_flight_ = through - from;  // those it covered, and those that came while it ran
+  Smooth(&sync_nanos_, sync_nanos);
+  if (in_flight_ > 1) LearnPace(through - first_since_.load(std::memory_order_relaxed) + 1);
+  first_since_.store(through + 1, std::memory_order_relaxed);
+  ended_at_ = clock_->NowNanos();
+}
+
+// How far apart did the `came` commits come that were appended since the last sync ended? What is
+// more than a sync may as well be an hour.
+void Coordinator::LearnPace(Lsn came) {
+  if (came == 0) return;
+  int64_t begin = ended_at_;
+  if (came > 1) begin = std::max(begin, first_append_at_.load(std::memory_order_relaxed));
+  const int64_t took = last_append_at_.load(std::memory_order_relaxed) - begin;
+  const auto intervals = static_cast<int64_t>(std::max<Lsn>(came - 1, 1));
+  Smooth(&append_nanos_, std::clamp<int64_t>(took / intervals, 0, sync_nanos_));
 }
 
 void Coordinator::Enqueue(Waiter* waiter) {

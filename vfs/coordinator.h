@@ -168,11 +168,13 @@ class Coordinator {
   int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
   void AwaitCompany(const Goal& goal) REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
+  bool PaysToWait() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
   Running Begin(uint64_t failures_before) REQUIRES(mutex_);
   int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
+  void LearnPace(Lsn came) REQUIRES(mutex_);
   void AwaitOverlapping() REQUIRES(mutex_);
   void AdvanceTails(const Running& sync) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
@@ -211,8 +213,13 @@ class Coordinator {
   CondVar ended_cond_;                                // one of them has ended
 
   // What `auto` has learned.
-  Lsn in_flight_ GUARDED_BY(mutex_) = 0;       // commits under way at the end of the last sync
-  int64_t sync_nanos_ GUARDED_BY(mutex_) = 0;  // recent time of a sync, smoothed
+  Lsn in_flight_ GUARDED_BY(mutex_) = 0;         // commits under way at the end of the last sync
+  int64_t sync_nanos_ GUARDED_BY(mutex_) = 0;    // recent time of a sync, smoothed
+  int64_t append_nanos_ GUARDED_BY(mutex_) = 0;  // and from one commit to the next, at most that
+  int64_t ended_at_ GUARDED_BY(mutex_) = 0;      // when the last sync ended
+  std::atomic<Lsn> first_since_{1};              // the first commit after that
+  std::atomic<int64_t> first_append_at_{0};      // when it was appended
+  std::atomic<int64_t> last_append_at_{0};
 };
 
 }  // namespace groupcommit
