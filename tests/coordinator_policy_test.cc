@@ -298,6 +298,25 @@ TEST_F(CoordinatorPolicyTest, AutoMakesNothingOfAPause) {
   EXPECT_TRUE(KeepsWaiting());
 }
 
+// Some writers take their time. The others do not wait for them, as soon as that costs them more
+// than it is worth.
+TEST_F(CoordinatorPolicyTest, AutoIsTheLessPatientTheMoreWait) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  Commit();
+  Flight(4, kMillisecond);  // five in flight, of which three wait
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 3);
+  clock_.Advance(kMillisecond / 5);
+  Commit();
+  clock_.Advance(kMillisecond / 3 - kMillisecond / 5);
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 5 + kMillisecond / 4 - kMillisecond / 3);
+  clock_.Advance(clock_.NanosLeft());
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 6u);
+  EXPECT_EQ(stats_.windows_expired.Get(), 1);
+}
+
 TEST_F(CoordinatorPolicyTest, AutoStopsWaitingWhenTheOthersHaveGone) {
   coordinator_.SetPolicy(FlushPolicy::Auto());
   Flight(8, kMillisecond);

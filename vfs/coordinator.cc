@@ -34,15 +34,6 @@ struct Coordinator::Waiter {
   }
 };
 
-namespace {
-
-void Smooth(int64_t* average, int64_t sample) {
-  constexpr int64_t kWeight = 8;
-  *average = *average == 0 ? sample : *average + (sample - *average) / kWeight;
-}
-
-}  // namespace
-
 Coordinator::Coordinator(Clock* clock, Statistics* stats) : clock_(clock), stats_(stats) {}
 
 Coordinator::~Coordinator() = default;
@@ -296,77 +287,6 @@ bool Coordinator::Settled(const Goal& goal, int* error) const {
   }
   *error = failure();
   return *error != 0;
-}
-
-// The leader's wait. Ends at the latest when the window runs out.
-void Coordinator::AwaitCompany(const Goal& goal) {
-  const Lsn wanted = CompanyWanted();
-  if (wanted <= 1) return;
-  const FlushPolicy policy = policy_;
-  const Lsn full_at = durable() + wanted;
-  window_full_at_.store(full_at, std::memory_order_seq_cst);
-  const int64_t deadline = clock_->NowNanos() + WindowNanos();
-  bool full = false;
-  bool expired = false;
-  int error;
-  while (!Settled(goal, &error) && policy_ == policy) {
-    full = tails_.appended.load(std::memory_order_seq_cst) >= full_at;
-    expired = !full && clock_->NowNanos() >= deadline;
-    if (full || expired) break;
-    clock_->WaitUntil(window_cond_, mutex_, deadline);
-  }
-  window_full_at_.store(kNoWindow, std::memory_order_relaxed);
-  if (full) stats_->windows_filled.Add();
-  if (expired) stats_->windows_expired.Add();
-}
-
-// With how many commits the leader would like to sync.
-Lsn Coordinator::CompanyWanted() const {
-  switch (policy_.kind) {
-    case FlushPolicy::Kind::kOnEachFlush:
-    case FlushPolicy::Kind::kInterval:
-      return 1;
-    case FlushPolicy::Kind::kGroup:
-      return policy_.max_wait_us == 0 ? 1 : std::max<Lsn>(policy_.max_batch, 1);
-    case FlushPolicy::Kind::kAuto:
-      return PaysToWait() ? in_flight_ : 1;
-  }
-  return 1;
-}
-
-// Without a wait, writers that were served by one sync and those that came while it ran take turns
-// for ever, and every commit waits for two syncs: K writers commit once each in the time of two. If
-// the leader waits until all K have come, they do so in the time of one sync and of their coming,
-// one after the other. That is less if all come in less than a sync.
-bool Coordinator::PaysToWait() const {
-  return static_cast<int64_t>(in_flight_) * append_nanos_ < sync_nanos_;
-}
-
-int64_t Coordinator::WindowNanos() const {
-  constexpr int64_t kNanosPerMicro = 1000;
-  if (policy_.kind == FlushPolicy::Kind::kGroup) return policy_.max_wait_us * kNanosPerMicro;
-  return sync_nanos_ / 2;
-}
-
-// What a sync teaches that began when `from` was the durable tail.
-void Coordinator::LearnFrom(Lsn from, int64_t sync_nanos) {
-  const Lsn through = appended();
-  in_flight_ = through - from;  // those it covered, and those that came while it ran
-  Smooth(&sync_nanos_, sync_nanos);
-  if (in_flight_ > 1) LearnPace(through - first_since_.load(std::memory_order_relaxed) + 1);
-  first_since_.store(through + 1, std::memory_order_relaxed);
-  ended_at_ = clock_->NowNanos();
-}
-
-// How far apart did the `came` commits come that were appended since the last sync ended? What is
-// more than a sync may as well be an hour.
-void Coordinator::LearnPace(Lsn came) {
-  if (came == 0) return;
-  int64_t begin = ended_at_;
-  if (came > 1) begin = std::max(begin, first_append_at_.load(std::memory_order_relaxed));
-  const int64_t took = last_append_at_.load(std::memory_order_relaxed) - begin;
-  const auto intervals = static_cast<int64_t>(std::max<Lsn>(came - 1, 1));
-  Smooth(&append_nanos_, std::clamp<int64_t>(took / intervals, 0, sync_nanos_));
 }
 
 void Coordinator::Enqueue(Waiter* waiter) {

@@ -170,6 +170,7 @@ class Coordinator {
   Lsn CompanyWanted() const REQUIRES(mutex_);
   bool PaysToWait() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
+  int64_t PatienceEnds(int64_t begin) const REQUIRES(mutex_);
   Running Begin(uint64_t failures_before) REQUIRES(mutex_);
   int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
