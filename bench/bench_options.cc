@@ -8,6 +8,7 @@ namespace groupcommit::bench {
 namespace {
 
 constexpr double kQuickSeconds = 0.2;
+constexpr double kWindowsSeconds = 0.5;
 constexpr double kMinSeconds = 0.05;
 constexpr double kMaxSeconds = 3600;
 
@@ -36,6 +37,7 @@ BenchOptions ParseBenchOptions(const std::vector<std::string>& arguments) {
   BenchOptions options;
   std::optional<double> seconds;
   bool quick = false;
+  bool windows = false;
   bool filtered = false;
   std::vector<std::string> given;
   for (const std::string& argument : arguments) {
@@ -45,6 +47,8 @@ BenchOptions ParseBenchOptions(const std::vector<std::string>& arguments) {
       seconds = ParseSeconds(*text);
     } else if (argument == "--quick") {
       quick = true;
+    } else if (argument == "--windows") {
+      windows = true;
     } else if (argument == "--help" || argument == "-h") {
       options.help = true;
     } else if (argument.starts_with("--benchmark_")) {
@@ -52,13 +56,17 @@ BenchOptions ParseBenchOptions(const std::vector<std::string>& arguments) {
       given.push_back(argument);
     } else {
       throw UsageError("unknown argument '" + argument +
-                       "': allowed are --dir=, --seconds=, --quick, --help and Google Benchmark's"
-                       " --benchmark_...");
+                       "': allowed are --dir=, --seconds=, --quick, --windows, --help and"
+                       " Google Benchmark's --benchmark_...");
     }
   }
+  if (quick && windows) throw UsageError("--quick and --windows: expected one of them");
   // A filter picks from everything: whoever names a benchmark wants it, if it is there.
-  options.extent = quick ? Extent::kQuick : filtered ? Extent::kAll : Extent::kDefault;
-  options.seconds = seconds.value_or(quick ? kQuickSeconds : options.seconds);
+  options.extent = quick      ? Extent::kQuick
+                   : windows  ? Extent::kWindows
+                   : filtered ? Extent::kAll
+                              : Extent::kDefault;
+  options.seconds = seconds.value_or(quick ? kQuickSeconds : windows ? kWindowsSeconds : 1);
   options.rest = {"--benchmark_enable_random_interleaving=true",
                   "--benchmark_counters_tabular=true"};
   if (!quick) {
@@ -75,6 +83,8 @@ const char* BenchHelp() {
   --dir=DIR     where the databases are created; on a disk. Default: the current directory
   --seconds=N   length of each run, 0.05 to 3600. Default: 1, about ten minutes in all
   --quick       0.2 seconds for a few points of each kind, once: whether it works
+  --windows     0.5 seconds for the policy auto and windows of a fixed length, under several loads;
+                three minutes in all
 
 The benchmarks are called commit/MIX/STORAGE/VARIANT/connections:N. With
 --benchmark_filter=REGEX those are run that it matches, of all there are; without it a selection.

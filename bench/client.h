@@ -30,13 +30,11 @@ struct End {
 class alignas(64) Client {
  public:
   Client(int id, Mix mix, std::unique_ptr<Committer> committer)
-      : id_(id),
-        pause_(PauseOf(mix)),
-        payload_(PayloadSizeOf(mix)),
-        committer_(std::move(committer)) {}
+      : id_(id), mix_(mix), payload_(PayloadSizeOf(mix)), committer_(std::move(committer)) {}
 
   // Commits rows until the end or an error.
   void Run(const End& end) {
+    const auto begin = Clock::now();
     while (!end.IsHere()) {
       const auto start = Clock::now();
       const bool committed = CommitRow(end);
@@ -46,7 +44,8 @@ class alignas(64) Client {
       if (!committed) return;
       ++acknowledged_;
       if (now <= end.deadline) live_commits_.store(acknowledged_, std::memory_order_release);
-      if (pause_.count() > 0) std::this_thread::sleep_for(pause_);
+      const auto pause = PauseOf(mix_, id_, now - begin);
+      if (pause.count() > 0) std::this_thread::sleep_for(pause);
     }
   }
 
@@ -82,7 +81,7 @@ class alignas(64) Client {
   }
 
   const int id_;
-  const std::chrono::milliseconds pause_;  // after each commit
+  const Mix mix_;
   std::vector<unsigned char> payload_;
   const std::unique_ptr<Committer> committer_;
   std::atomic<int64_t> live_commits_{0};

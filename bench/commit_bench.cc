@@ -40,7 +40,7 @@ std::atomic<bool> failed{false};
 // A storage to compare on: a base VFS, and groupcommit over it.
 struct Disk {
   explicit Disk(const Storage& storage)
-      : base(std::string("bench-") + storage.name, storage.delay),
+      : base(std::string("bench-") + storage.name, storage.delay, storage.changes),
         shim(std::string("groupcommit-") + storage.name) {
     if (groupcommit_register(shim.c_str(), base.name().c_str(), 0, nullptr) != SQLITE_OK) {
       throw std::runtime_error("cannot register the VFS " + shim);
@@ -113,6 +113,9 @@ void Register(const Point& point, Disk* disk, const std::filesystem::path& direc
   options.mix = point.mix;
   options.vfs = variant.shim ? disk->shim : disk->base.name();
   options.uri_parameters = variant.uri_parameters;
+  if (variant.full_batch) {
+    options.uri_parameters += "&max_batch=" + std::to_string(point.connections);
+  }
   options.synchronous = variant.synchronous;
   options.connections = point.connections;
   options.duration = std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));

@@ -21,10 +21,14 @@ class DelayVfs {
   // A delay that stands for no sync at all: what is left is the cost of everything else.
   static constexpr std::chrono::microseconds kSkipSync{-1};
 
-  // Wraps the default VFS. Each sync of a WAL takes `delay` longer than the base's own. Throws
-  // std::runtime_error when SQLite refuses to register it.
+  // If the delay changes, it is there for so long, and then not, by turns.
+  static constexpr std::chrono::milliseconds kPhase{100};
+
+  // Wraps the default VFS. Each sync of a WAL takes `delay` longer than the base's own, or, if it
+  // `changes`, in every other phase. Throws std::runtime_error when SQLite refuses to register it.
   explicit DelayVfs(const std::string& name,
-                    std::chrono::microseconds delay = std::chrono::microseconds{0});
+                    std::chrono::microseconds delay = std::chrono::microseconds{0},
+                    bool changes = false);
   ~DelayVfs();
 
   DelayVfs(const DelayVfs&) = delete;
@@ -51,6 +55,7 @@ class DelayVfs {
  private:
   const std::string name_;
   const std::chrono::microseconds delay_;
+  const bool changes_;
   sqlite3_vfs* const base_;
   sqlite3_vfs vfs_{};
   std::atomic<int64_t> wal_syncs_{0};  // A statistic: orders nothing.

@@ -11,15 +11,35 @@ namespace {
 const std::vector<Variant>& Variants() {
   constexpr EngineFactory kOwn = NewConnectionEngine;
   static const std::vector<Variant> variants = {
-      {"stock_full", kOwn, VerifyDatabase, false, "", "FULL", false},
-      {"stock_normal", kOwn, VerifyDatabase, false, "", "NORMAL", false},
-      {"on_each_flush", kOwn, VerifyDatabase, true, "flush_policy=on_each_flush", "FULL", false},
-      {"group", kOwn, VerifyDatabase, true, "flush_policy=group", "FULL", false},
-      {"auto", kOwn, VerifyDatabase, true, "flush_policy=auto", "FULL", false},
-      {"writer_queue", NewWriterQueueEngine, VerifyDatabase, false, "", "FULL", false},
+      {"stock_full", kOwn, VerifyDatabase, false, "", "FULL", false, false},
+      {"stock_normal", kOwn, VerifyDatabase, false, "", "NORMAL", false, false},
+      {"on_each_flush", kOwn, VerifyDatabase, true, "flush_policy=on_each_flush", "FULL", false,
+       false},
+      {"group", kOwn, VerifyDatabase, true, "flush_policy=group", "FULL", false, false},
+      {"auto", kOwn, VerifyDatabase, true, "flush_policy=auto", "FULL", false, false},
+      {"writer_queue", NewWriterQueueEngine, VerifyDatabase, false, "", "FULL", false, false},
 #ifdef GROUPCOMMIT_BENCH_ROCKSDB
-      {"rocksdb", NewRocksDbEngine, VerifyRocksDb, false, "", "", true},
+      {"rocksdb", NewRocksDbEngine, VerifyRocksDb, false, "", "", true, false},
 #endif
+  };
+  return variants;
+}
+
+const std::vector<Variant>& WindowVariants() {
+  const auto window = [](const char* name, const char* uri_parameters) {
+    return Variant{name, NewConnectionEngine, VerifyDatabase, true, uri_parameters, "FULL", false,
+                   true};
+  };
+  static const std::vector<Variant> variants = {
+      {"auto", NewConnectionEngine, VerifyDatabase, true, "flush_policy=auto", "FULL", false,
+       false},
+      window("window_0us", "flush_policy=group&max_wait_us=0"),
+      window("window_50us", "flush_policy=group&max_wait_us=50"),
+      window("window_100us", "flush_policy=group&max_wait_us=100"),
+      window("window_200us", "flush_policy=group&max_wait_us=200"),
+      window("window_500us", "flush_policy=group&max_wait_us=500"),
+      window("window_1000us", "flush_policy=group&max_wait_us=1000"),
+      window("window_3000us", "flush_policy=group&max_wait_us=3000"),
   };
   return variants;
 }
@@ -47,11 +67,11 @@ bool IsPossible(Mix mix, const Storage& storage, const Variant& variant) {
   return !variant.only_inserts || (mix == Mix::kInsert && storage.delay.count() == 0);
 }
 
-void Append(const Block& block, std::vector<Point>* points) {
+void Append(const Block& block, const std::vector<Variant>& variants, std::vector<Point>* points) {
   for (const Mix mix : block.mixes) {
     for (const Storage& storage : Storages()) {
       if (!Contains(block.storages, storage.name)) continue;
-      for (const Variant& variant : Variants()) {
+      for (const Variant& variant : variants) {
         if (!Contains(block.variants, variant.name)) continue;
         if (!IsPossible(mix, storage, variant)) continue;
         for (const int connections : block.connections) {
@@ -67,12 +87,14 @@ std::vector<Block> BlocksOf(Extent extent) {
   const Names rivals = {"stock_full", "auto", "writer_queue"};
   const std::vector<Mix> all(std::begin(kAllMixes), std::end(kAllMixes));
   const std::vector<Mix> writes = {Mix::kTwoTables, Mix::kBlob, Mix::kHotRow};
+  const std::vector<Mix> paced = {Mix::kUneven, Mix::kBursts};
   const std::vector<Mix> reads = {Mix::kReaders, Mix::kReadersPaced, Mix::kReadersOfNewest};
   switch (extent) {
     case Extent::kQuick:
       return {{{Mix::kInsert}, {"disk"}, {}, {1, 8}},
               {{Mix::kInsert}, {"plus_1ms"}, rivals, {8}},
               {writes, {"disk"}, rivals, {16}},
+              {paced, {"changing"}, rivals, {8}},
               {reads, {"disk"}, rivals, {32}}};
     case Extent::kDefault:
       return {{{Mix::kInsert}, {"disk", "plus_1ms"}, {"stock_full", "auto", "writer_queue"}, every},
@@ -83,6 +105,10 @@ std::vector<Block> BlocksOf(Extent extent) {
               {{Mix::kInsert}, {"plus_0.5ms", "plus_5ms", "plus_20ms"}, rivals, {1, 8, 64}},
               {writes, {"disk"}, rivals, {1, 8, 64}},
               {reads, {"disk"}, rivals, {32, 256}}};
+    case Extent::kWindows:
+      return {{{Mix::kInsert}, {"disk", "plus_1ms"}, {}, {2, 4, 16, 64}},
+              {{Mix::kInsert}, {"plus_5ms", "changing"}, {}, {16}},
+              {paced, {"disk", "plus_1ms"}, {}, {16}}};
     case Extent::kAll:
       return {{all, {}, {}, every}};
   }
@@ -92,17 +118,20 @@ std::vector<Block> BlocksOf(Extent extent) {
 }  // namespace
 
 const std::vector<Storage>& Storages() {
-  static const std::vector<Storage> storages = {{"disk", std::chrono::microseconds{0}},
-                                                {"plus_0.5ms", std::chrono::microseconds{500}},
-                                                {"plus_1ms", std::chrono::milliseconds{1}},
-                                                {"plus_5ms", std::chrono::milliseconds{5}},
-                                                {"plus_20ms", std::chrono::milliseconds{20}}};
+  static const std::vector<Storage> storages = {
+      {"disk", std::chrono::microseconds{0}, false},
+      {"plus_0.5ms", std::chrono::microseconds{500}, false},
+      {"plus_1ms", std::chrono::milliseconds{1}, false},
+      {"plus_5ms", std::chrono::milliseconds{5}, false},
+      {"plus_20ms", std::chrono::milliseconds{20}, false},
+      {"changing", std::chrono::milliseconds{2}, true}};
   return storages;
 }
 
 std::vector<Point> PointsOf(Extent extent) {
   std::vector<Point> points;
-  for (const Block& block : BlocksOf(extent)) Append(block, &points);
+  const auto& variants = extent == Extent::kWindows ? WindowVariants() : Variants();
+  for (const Block& block : BlocksOf(extent)) Append(block, variants, &points);
   return points;
 }
 

@@ -22,11 +22,13 @@ struct Variant {
   const char* uri_parameters;
   const char* synchronous;
   bool only_inserts;  // On the plain disk: what is not SQLite does not run on our storages.
+  bool full_batch;    // max_batch is the number of connections: a window ends when all have come.
 };
 
 struct Storage {
   const char* name;
   std::chrono::microseconds delay;  // What each sync of the log takes longer than the disk's own.
+  bool changes;                     // It does so by turns: DelayVfs::kPhase.
 };
 
 struct Point {
@@ -37,8 +39,9 @@ struct Point {
 };
 
 enum class Extent : uint8_t {
-  kQuick,    // Every variant and every mix once or twice: does it work?
+  kQuick,    // Every mix and every variant but fixed windows once or twice: does it work?
   kDefault,  // The curves over the connections, and of the rest the points that tell most.
+  kWindows,  // auto against windows of a fixed length, under different loads.
   kAll,      // All there is: hours, unless a filter picks from it.
 };
 

@@ -23,6 +23,10 @@ const char* NameOf(Mix mix) {
       return "blob_10kb";
     case Mix::kHotRow:
       return "hot_row";
+    case Mix::kUneven:
+      return "uneven";
+    case Mix::kBursts:
+      return "bursts";
     case Mix::kReaders:
       return "readers_90";
     case Mix::kReadersPaced:
@@ -33,8 +37,21 @@ const char* NameOf(Mix mix) {
   return "";
 }
 
-std::chrono::milliseconds PauseOf(Mix mix) {
-  return std::chrono::milliseconds(mix == Mix::kReadersPaced ? 10 : 0);
+std::chrono::nanoseconds PauseOf(Mix mix, int writer, std::chrono::nanoseconds elapsed) {
+  using std::chrono::milliseconds;
+  constexpr milliseconds kBurst(20);
+  switch (mix) {
+    case Mix::kReadersPaced:
+      return milliseconds(10);
+    case Mix::kUneven:
+      return milliseconds(writer % 2 == 0 ? 0 : 2);
+    case Mix::kBursts: {
+      const std::chrono::nanoseconds time = elapsed % (2 * kBurst);
+      return time < kBurst ? std::chrono::nanoseconds(0) : 2 * kBurst - time;
+    }
+    default:
+      return milliseconds(0);
+  }
 }
 
 int WritersOf(Mix mix, int connections) {

@@ -19,19 +19,21 @@ enum class Mix : uint8_t {
   kTwoTables,       // The same, and a count in another table, in one explicit transaction.
   kBlob,            // A row of 10 KB: three pages of the log and more.
   kHotRow,          // Everybody counts up the same row.
+  kUneven,          // As kInsert; every other writer pauses after each commit.
+  kBursts,          // As kInsert; all writers pause at the same times.
   kReaders,         // As kInsert by every tenth connection; the others read any row.
   kReadersPaced,    // The same, but the writers pause: as many commits whatever a commit takes.
   kReadersOfNewest  // The same, but they read the newest row: the least likely to be durable yet.
 };
 
-inline constexpr Mix kAllMixes[] = {Mix::kInsert,         Mix::kTwoTables, Mix::kBlob,
-                                    Mix::kHotRow,         Mix::kReaders,   Mix::kReadersPaced,
-                                    Mix::kReadersOfNewest};
+inline constexpr Mix kAllMixes[] = {Mix::kInsert,  Mix::kTwoTables,    Mix::kBlob,
+                                    Mix::kHotRow,  Mix::kUneven,       Mix::kBursts,
+                                    Mix::kReaders, Mix::kReadersPaced, Mix::kReadersOfNewest};
 
 const char* NameOf(Mix mix);
 
-// How long a writer waits between two commits.
-std::chrono::milliseconds PauseOf(Mix mix);
+// How long a writer waits after a commit that ended `elapsed` after the beginning of the run.
+std::chrono::nanoseconds PauseOf(Mix mix, int writer, std::chrono::nanoseconds elapsed);
 
 // How many of the connections write, at least 1; the others read.
 int WritersOf(Mix mix, int connections);
