@@ -436,6 +436,25 @@ TEST_F(ContentionTest, TheFavoriteComesBeforeTheOthers) {
   EXPECT_TRUE(GetsThrough(turn));
 }
 
+TEST_F(WriteQueueTest, AFavoriteThatHasParkedIsWoken) {
+  ASSERT_TRUE(queue_.TryAcquire(1));
+  queue_.Favor(2);
+  std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
+  queue_.Release(1);
+  EXPECT_TRUE(turn.get());
+  EXPECT_TRUE(queue_.TryAcquire(2));
+}
+
+TEST_F(ContentionTest, AFavoriteHasOneTurn) {
+  ASSERT_TRUE(contended_.TryAcquire(1));
+  contended_.Favor(3);
+  contended_.Release(1);
+  ASSERT_TRUE(contended_.TryAcquire(3));
+  std::future<bool>& turn = StartContender(2);
+  contended_.Release(3);
+  EXPECT_TRUE(GetsThrough(turn));
+}
+
 TEST_F(ContentionTest, WithoutContentionThereIsNoFavorite) {
   ASSERT_TRUE(contended_.TryAcquire(1));
   contended_.Favor(3);
@@ -469,6 +488,22 @@ TEST_F(ContentionTest, WhereTheLockIsUsuallyHeldForLongTheyParkAtOnce) {
   ASSERT_TRUE(clock_.AwaitSleepers(1));
   contended_.Release(1);
   EXPECT_TRUE(turn.get());
+}
+
+// Those that have parked are called first: who gives way must not be left behind by them.
+TEST_F(ContentionTest, WhenTheLockComesToBeHeldForLongTheyParkToo) {
+  ASSERT_TRUE(contended_.TryAcquire(1));
+  std::future<bool>& turn = StartContender(2);
+  std::future<bool> parked = std::async(std::launch::async, [this] {
+    return contended_.AwaitTurn(3, contended_.NewTicket(), clock_.NowNanos() + kLong, false);
+  });
+  ASSERT_TRUE(clock_.AwaitSleepers(1));
+  clock_.Advance(kPatience - kMilli);
+  contended_.Release(1);
+  ASSERT_TRUE(parked.get());
+  ASSERT_TRUE(clock_.AwaitSleepers(1));
+  TakeAndRelease(3);
+  EXPECT_TRUE(GetsThrough(turn));
 }
 
 // A checkpoint's turn is not one of a round.

@@ -13,10 +13,15 @@ namespace groupcommit {
 bool WriteQueue::TryAcquire(Writer writer) {
   uint64_t lock = lock_.load(std::memory_order_acquire);
   do {
-    if (lock != 0 && lock != KeptFor(writer) && !IsUnclaimed(lock)) return false;
+    if (lock != KeptFor(writer) && !IsFree(lock)) return false;
   } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
                                         std::memory_order_acquire));
   changed_hands_at_.store(clock_->NowNanos(), std::memory_order_relaxed);
+  // What it is favored for has come about.
+  Writer favored = writer;
+  if (favored_.load(std::memory_order_relaxed) == writer) {
+    favored_.compare_exchange_strong(favored, kNobody, std::memory_order_relaxed);
+  }
   return true;
 }
 
@@ -40,7 +45,7 @@ void WriteQueue::Release(Writer writer) {
   MutexLock lock(mutex_);
   const Writer favored = favored_.exchange(kNobody, std::memory_order_relaxed);
   if (favored != kNobody) {
-    Keep(favored, HeldBy(writer));
+    LetThroughOrKeep(favored, HeldBy(writer));
   } else if (first_ != nullptr) {
     LetThrough(&first_, HeldBy(writer));
   } else {
@@ -92,10 +97,21 @@ bool WriteQueue::IsUnclaimed(uint64_t lock) const {
 
 void WriteQueue::LetThroughIfFree() {
   const uint64_t lock = lock_.load(std::memory_order_seq_cst);
-  if (lock != 0 && !IsUnclaimed(lock)) return;
+  if (!IsFree(lock)) return;
   Waiter** link = &first_;
   while (*link != nullptr && !(*link)->free_is_enough) link = &(*link)->next;
   if (*link != nullptr) LetThrough(link, lock);
+}
+
+// `writer` may have parked since it was favored.
+void WriteQueue::LetThroughOrKeep(Writer writer, uint64_t lock) {
+  Waiter** link = &first_;
+  while (*link != nullptr && (*link)->writer != writer) link = &(*link)->next;
+  if (*link != nullptr) {
+    LetThrough(link, lock);
+  } else {
+    Keep(writer, lock);
+  }
 }
 
 // Keeps the lock for a waiter, unless it is no longer as it was.
@@ -125,13 +141,14 @@ bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, boo
 
 // Gives way to others until the lock is free. False at the deadline, or when it is time to park.
 bool WriteQueue::Contend(Writer writer, uint64_t ticket, int64_t deadline) {
-  if (hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos) return false;
   contending_.fetch_add(1, std::memory_order_relaxed);
   bool kept = false;
   while (!kept) {
     const int64_t now = clock_->NowNanos();
     const int64_t unchanged = now - changed_hands_at_.load(std::memory_order_relaxed);
-    if (now >= deadline || unchanged >= yield_nanos_) break;
+    const bool parks =
+        unchanged >= yield_nanos_ || hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos;
+    if (now >= deadline || parks) break;
     kept = Claim(writer, ticket, now);
     if (!kept) std::this_thread::yield();
   }
@@ -150,12 +167,13 @@ bool WriteQueue::IsOfThisRound(uint64_t ticket, int64_t now) const {
 
 // Keeps the lock for `writer` if it is free, and if nobody is to be let through first.
 bool WriteQueue::Claim(Writer writer, uint64_t ticket, int64_t now) {
-  const uint64_t seen = lock_.load(std::memory_order_acquire);
+  uint64_t seen = lock_.load(std::memory_order_acquire);
   if (seen == KeptFor(writer)) return true;
-  if (seen != 0 && !IsUnclaimed(seen)) return false;
-  if (!IsOfThisRound(ticket, now)) return false;
+  if (!IsFree(seen) || !IsOfThisRound(ticket, now)) return false;
   if (!mutex_.TryLock()) return false;  // somebody is just getting it
-  const bool kept = Keep(writer, seen);
+  // Again: what was seen without the mutex may since have become a turn that was prolonged.
+  seen = lock_.load(std::memory_order_acquire);
+  const bool kept = IsFree(seen) && Keep(writer, seen);
   if (kept) CountTurn(ticket);
   mutex_.Unlock();
   return kept;

@@ -53,7 +53,7 @@ class WriteQueue {
   // The same, but wakes nobody up: there is nothing to be had, as another process has the lock.
   void GiveUp() { lock_.store(0, std::memory_order_release); }
 
-  // The next turn is `writer`'s, which is not in the queue.
+  // The next turn is `writer`'s, unless it gets the lock before.
   void Favor(Writer writer) { favored_.store(writer, std::memory_order_relaxed); }
 
   // Waits for a turn, until `deadline`. True if the lock is kept for `writer` now. The lower the
@@ -110,6 +110,7 @@ class WriteQueue {
   static bool IsKept(uint64_t lock) { return (lock & 1) != 0; }
 
   bool IsUnclaimed(uint64_t lock) const;
+  bool IsFree(uint64_t lock) const { return lock == 0 || IsUnclaimed(lock); }
   bool Keep(Writer writer, uint64_t lock) REQUIRES(mutex_);
   bool Contend(Writer writer, uint64_t ticket, int64_t deadline) EXCLUDES(mutex_);
   bool IsOfThisRound(uint64_t ticket, int64_t now) const;
@@ -117,6 +118,7 @@ class WriteQueue {
   void CountTurn(uint64_t ticket) REQUIRES(mutex_);
   void LetThroughIfFree() REQUIRES(mutex_);
   void LetThrough(Waiter** link, uint64_t lock) REQUIRES(mutex_);
+  void LetThroughOrKeep(Writer writer, uint64_t lock) REQUIRES(mutex_);
   bool Park(Waiter* waiter, int64_t deadline) REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
   void Dequeue(Waiter* waiter) REQUIRES(mutex_);
