@@ -317,6 +317,19 @@ TEST_F(CoordinatorPolicyTest, AutoIsTheLessPatientTheMoreWait) {
   EXPECT_EQ(stats_.windows_expired.Get(), 1);
 }
 
+// The leader has to learn of it while it sleeps.
+TEST_F(CoordinatorPolicyTest, AutoLosesPatienceWhileMoreCome) {
+  coordinator_.SetPolicy(FlushPolicy::Auto());
+  for (int i = 0; i < 7; i++) Commit();
+  Flight(2, kMillisecond);  // nine in flight, of which one waits
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 2) << "all that there may be";
+  for (int i = 0; i < 7; i++) Commit();
+  clock_.Advance(kMillisecond / 4);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 16u);
+}
+
 TEST_F(CoordinatorPolicyTest, AutoStopsWaitingWhenTheOthersHaveGone) {
   coordinator_.SetPolicy(FlushPolicy::Auto());
   Flight(8, kMillisecond);

@@ -19,23 +19,31 @@ void Coordinator::AwaitCompany(const Goal& goal) {
   const Lsn wanted = CompanyWanted();
   if (wanted <= 1) return;
   const FlushPolicy policy = policy_;
-  const Lsn full_at = durable() + wanted;
-  window_full_at_.store(full_at, std::memory_order_seq_cst);
+  const Lsn from = durable();
   const int64_t begin = clock_->NowNanos();
   const int64_t deadline = begin + WindowNanos();
   bool full = false;
   bool expired = false;
   int error;
   while (!Settled(goal, &error) && policy_ == policy) {
-    full = tails_.appended.load(std::memory_order_seq_cst) >= full_at;
+    const Lsn look_at = from + std::min(wanted, NextLook(appended() - from));
+    wake_leader_at_.store(look_at, std::memory_order_seq_cst);
+    const Lsn tail = tails_.appended.load(std::memory_order_seq_cst);
+    full = tail >= from + wanted;
     const int64_t until = std::min(deadline, PatienceEnds(begin));
     expired = !full && clock_->NowNanos() >= until;
     if (full || expired) break;
-    clock_->WaitUntil(window_cond_, mutex_, until);
+    if (tail < look_at) clock_->WaitUntil(window_cond_, mutex_, until);
   }
-  window_full_at_.store(kNoWindow, std::memory_order_relaxed);
+  wake_leader_at_.store(kNoWindow, std::memory_order_relaxed);
   if (full) stats_->windows_filled.Add();
   if (expired) stats_->windows_expired.Add();
+}
+
+// How many have to be there for the leader to look how long it still waits for more. Under `auto`
+// that becomes less as they come.
+Lsn Coordinator::NextLook(Lsn pending) const {
+  return policy_.kind == FlushPolicy::Kind::kAuto ? 2 * std::max<Lsn>(pending, 1) : kNoWindow;
 }
 
 // With how many commits the leader would like to sync.

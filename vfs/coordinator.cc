@@ -64,7 +64,7 @@ Lsn Coordinator::Append(uint64_t failures_before) {
   // Either a sync that fails now sees this commit and takes it away (FinishSync), or it is seen
   // here.
   if (tails_.failures.load(std::memory_order_seq_cst) != failures_before) return 0;
-  if (lsn >= window_full_at_.load(std::memory_order_seq_cst)) {
+  if (lsn >= wake_leader_at_.load(std::memory_order_seq_cst)) {
     MutexLock lock(mutex_);
     window_cond_.SignalAll();
   }

@@ -167,6 +167,7 @@ class Coordinator {
   int LeadOrFollow(const Goal& goal, Log* log) EXCLUDES(mutex_);
   int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
   void AwaitCompany(const Goal& goal) REQUIRES(mutex_);
+  Lsn NextLook(Lsn pending) const REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
   bool PaysToWait() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
@@ -193,11 +194,11 @@ class Coordinator {
   LogTails tails_;
   std::atomic<int> failure_{0};
   std::atomic<int> waiting_{0};
-  // While a leader waits for company: the LSN whose append ends the wait, else kNoWindow. Append()
+  // While a leader waits for company: the LSN whose append wakes it, else kNoWindow. Append()
   // reads it after it has moved `appended`, the leader reads `appended` after it has set this; both
   // orders are sequentially consistent, so one of the two sees the other.
   static constexpr Lsn kNoWindow = ~Lsn{0};
-  std::atomic<Lsn> window_full_at_{kNoWindow};
+  std::atomic<Lsn> wake_leader_at_{kNoWindow};
 
   mutable Mutex mutex_;
   CondVar window_cond_;  // the leader's wait for company
