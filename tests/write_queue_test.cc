@@ -316,8 +316,8 @@ TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
 class ContentionTest : public WriteQueueTest {
  protected:
   static constexpr int64_t kPatience = 10 * kMilli;  // until they park
-  static constexpr int64_t kShort = 5 * kMilli;
-  static constexpr int64_t kStraggler = kMilli;  // longer than a round waits for one
+  static constexpr int64_t kShort = kMilli / 2;      // not a long time to hold the lock
+  static constexpr int64_t kStraggler = kMilli;      // longer than a round waits for one
 
   // Lets those go that a test which failed has left behind.
   ~ContentionTest() override { clock_.Advance(2 * kLong); }
