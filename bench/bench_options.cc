@@ -84,7 +84,7 @@ const char* BenchHelp() {
   --seconds=N   length of each run, 0.05 to 3600. Default: 1, about ten minutes in all
   --quick       0.2 seconds for a few points of each kind, once: whether it works
   --windows     0.5 seconds for the policy auto and windows of a fixed length, under several loads;
-                three minutes in all
+                four minutes in all
 
 The benchmarks are called commit/MIX/STORAGE/VARIANT/connections:N. With
 --benchmark_filter=REGEX those are run that it matches, of all there are; without it a selection.

@@ -170,9 +170,9 @@ int DelayVfs::SyncWal(sqlite3_file* wal, int flags) {
   wal_syncs_.fetch_add(1, std::memory_order_relaxed);
   if (delay_ == kSkipSync) return SQLITE_OK;
   const int rc = wal->pMethods->xSync(wal, flags);
+  const bool is_fast =
+      changes_ && std::chrono::steady_clock::now().time_since_epoch() / kPhase % 2 == 0;
   // Asleep, not spinning: a slow disk leaves the processor to the other writers.
-  const auto time = std::chrono::steady_clock::now().time_since_epoch();
-  const bool is_fast = changes_ && time / kPhase % 2 == 0;
   if (delay_.count() > 0 && !is_fast) std::this_thread::sleep_for(delay_);
   return rc;
 }

@@ -11,15 +11,14 @@ namespace {
 const std::vector<Variant>& Variants() {
   constexpr EngineFactory kOwn = NewConnectionEngine;
   static const std::vector<Variant> variants = {
-      {"stock_full", kOwn, VerifyDatabase, false, "", "FULL", false, false},
-      {"stock_normal", kOwn, VerifyDatabase, false, "", "NORMAL", false, false},
-      {"on_each_flush", kOwn, VerifyDatabase, true, "flush_policy=on_each_flush", "FULL", false,
-       false},
-      {"group", kOwn, VerifyDatabase, true, "flush_policy=group", "FULL", false, false},
-      {"auto", kOwn, VerifyDatabase, true, "flush_policy=auto", "FULL", false, false},
-      {"writer_queue", NewWriterQueueEngine, VerifyDatabase, false, "", "FULL", false, false},
+      {"stock_full", kOwn, VerifyDatabase, false, "", "FULL"},
+      {"stock_normal", kOwn, VerifyDatabase, false, "", "NORMAL"},
+      {"on_each_flush", kOwn, VerifyDatabase, true, "flush_policy=on_each_flush", "FULL"},
+      {"group", kOwn, VerifyDatabase, true, "flush_policy=group", "FULL"},
+      {"auto", kOwn, VerifyDatabase, true, "flush_policy=auto", "FULL"},
+      {"writer_queue", NewWriterQueueEngine, VerifyDatabase, false, "", "FULL"},
 #ifdef GROUPCOMMIT_BENCH_ROCKSDB
-      {"rocksdb", NewRocksDbEngine, VerifyRocksDb, false, "", "", true, false},
+      {"rocksdb", NewRocksDbEngine, VerifyRocksDb, false, "", "", true},
 #endif
   };
   return variants;
@@ -31,8 +30,7 @@ const std::vector<Variant>& WindowVariants() {
                    true};
   };
   static const std::vector<Variant> variants = {
-      {"auto", NewConnectionEngine, VerifyDatabase, true, "flush_policy=auto", "FULL", false,
-       false},
+      {"auto", NewConnectionEngine, VerifyDatabase, true, "flush_policy=auto", "FULL"},
       window("window_0us", "flush_policy=group&max_wait_us=0"),
       window("window_50us", "flush_policy=group&max_wait_us=50"),
       window("window_100us", "flush_policy=group&max_wait_us=100"),
@@ -118,13 +116,12 @@ std::vector<Block> BlocksOf(Extent extent) {
 }  // namespace
 
 const std::vector<Storage>& Storages() {
-  static const std::vector<Storage> storages = {
-      {"disk", std::chrono::microseconds{0}, false},
-      {"plus_0.5ms", std::chrono::microseconds{500}, false},
-      {"plus_1ms", std::chrono::milliseconds{1}, false},
-      {"plus_5ms", std::chrono::milliseconds{5}, false},
-      {"plus_20ms", std::chrono::milliseconds{20}, false},
-      {"changing", std::chrono::milliseconds{2}, true}};
+  static const std::vector<Storage> storages = {{"disk", std::chrono::microseconds{0}},
+                                                {"plus_0.5ms", std::chrono::microseconds{500}},
+                                                {"plus_1ms", std::chrono::milliseconds{1}},
+                                                {"plus_5ms", std::chrono::milliseconds{5}},
+                                                {"plus_20ms", std::chrono::milliseconds{20}},
+                                                {"changing", std::chrono::milliseconds{2}, true}};
   return storages;
 }
 

@@ -21,14 +21,15 @@ struct Variant {
   bool shim;
   const char* uri_parameters;
   const char* synchronous;
-  bool only_inserts;  // On the plain disk: what is not SQLite does not run on our storages.
-  bool full_batch;    // max_batch is the number of connections: a window ends when all have come.
+  bool only_inserts = false;  // On the plain disk: what is not SQLite does not run on our storages.
+  bool full_batch =
+      false;  // max_batch is the number of connections: a window ends when all have come.
 };
 
 struct Storage {
   const char* name;
   std::chrono::microseconds delay;  // What each sync of the log takes longer than the disk's own.
-  bool changes;                     // It does so by turns: DelayVfs::kPhase.
+  bool changes = false;             // It does so by turns: DelayVfs::kPhase.
 };
 
 struct Point {

@@ -12,6 +12,13 @@ namespace {
 
 class CoordinatorPolicyTest : public CoordinatorFixture {
  protected:
+  // Nobody else commits during its sync, of a millisecond.
+  void LoneCommit() {
+    log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+    EXPECT_EQ(Wait(Commit()), 0);
+    log_.SetDuringSync(nullptr);
+  }
+
   // Leads a sync of `sync_nanos` while which all of `commits` are in flight: one that it covers and
   // those that come while it runs, `apart` from each other, and wait for the next. Leaves log_
   // holding.
@@ -265,9 +272,7 @@ TEST_F(CoordinatorPolicyTest, AutoGivesUpAfterAFractionOfASync) {
 // Two groups that take turns serve them better: while one syncs, the other writes.
 TEST_F(CoordinatorPolicyTest, AutoDoesNotWaitForWritersThatTakeLongerThanASync) {
   coordinator_.SetPolicy(FlushPolicy::Auto());
-  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
-  EXPECT_EQ(Wait(Commit()), 0);
-  log_.SetDuringSync(nullptr);
+  LoneCommit();
   Flight(5, 2 * kMillisecond, kMillisecond / 3);
   ASSERT_TRUE(log_.AwaitCalls(3));
   EXPECT_EQ(log_.call(2).through, 6u);
@@ -276,9 +281,7 @@ TEST_F(CoordinatorPolicyTest, AutoDoesNotWaitForWritersThatTakeLongerThanASync) 
 
 TEST_F(CoordinatorPolicyTest, AutoWaitsForWritersThatTakeLessThanASync) {
   coordinator_.SetPolicy(FlushPolicy::Auto());
-  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
-  EXPECT_EQ(Wait(Commit()), 0);
-  log_.SetDuringSync(nullptr);
+  LoneCommit();
   Flight(5, 2 * kMillisecond, kMillisecond / 6);
   EXPECT_TRUE(KeepsWaiting());
   EXPECT_EQ(log_.calls(), 2u);
@@ -288,12 +291,10 @@ TEST_F(CoordinatorPolicyTest, AutoWaitsForWritersThatTakeLessThanASync) {
 TEST_F(CoordinatorPolicyTest, AutoMakesNothingOfAPause) {
   constexpr int64_t kHour = int64_t{3600} * 1'000 * kMillisecond;
   coordinator_.SetPolicy(FlushPolicy::Auto());
-  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
-  EXPECT_EQ(Wait(Commit()), 0);
+  LoneCommit();
   clock_.Advance(kHour);
-  EXPECT_EQ(Wait(Commit()), 0);
+  LoneCommit();
   clock_.Advance(kHour);
-  log_.SetDuringSync(nullptr);
   Flight(5, 2 * kMillisecond, kMillisecond / 10);
   EXPECT_TRUE(KeepsWaiting());
 }

@@ -8,8 +8,8 @@
 // While the lock changes hands quickly, those that wait give way to each other, and whichever of
 // them has the processor when the lock is free takes its turn: a thread that had to be scheduled
 // first would leave the lock idle for longer than it is held. A round of turns is for those that
-// waited when it began, so that nobody is overtaken twice by the same one. Where the lock is held
-// for long they park instead, and are called in the order of their first attempt.
+// waited when it began, so that no waiter is overtaken twice by the same one. Where the lock is
+// held for long they park instead, and are called in the order of their first attempt.
 //
 // Knows threads and numbers, nothing of SQLite.
 #ifndef GROUPCOMMIT_WRITE_QUEUE_H_
