@@ -44,10 +44,19 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
 }
 
 int Connection::BaseShmLock(int offset, int n, int flags) {
+  const auto lock_or_unlock = [=, this] {
+    return main_->pMethods->xShmLock(main_, offset, n, flags);
+  };
   Fence& fence = database_->fence();
-  if (!fence.IsHeldThrough(main_)) return main_->pMethods->xShmLock(main_, offset, n, flags);
-  MutexLock lock(fence.mutex());
-  return main_->pMethods->xShmLock(main_, offset, n, flags);
+  if (fence.IsHeldThrough(main_)) {
+    MutexLock lock(fence.mutex());
+    return lock_or_unlock();
+  }
+  if (lock_timeout_ms_ != 0) return lock_or_unlock();  // it may wait in there
+  // The unix VFS has a mutex for all connections to a database (os_unix.c: unixShmLock()), and a
+  // commit asks four times or more. To fall asleep for it takes longer than what it is held for.
+  SpinGuard guard(&database_->shm_lock());
+  return lock_or_unlock();
 }
 
 void Connection::OnLocked(unsigned locks, bool exclusive) {

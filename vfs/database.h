@@ -21,6 +21,7 @@
 #include "flusher.h"
 #include "mutex.h"
 #include "process.h"
+#include "spin_lock.h"
 #include "sqlite.h"
 #include "statistics.h"
 #include "write_queue.h"
@@ -55,6 +56,8 @@ class Database final : private Coordinator::Log {
   Statistics& stats() { return stats_; }
   Clock& clock() { return *clock_; }
   CheckpointGate& gate() { return gate_; }
+  // For those who ask the base VFS for a lock of the shared memory.
+  SpinLock& shm_lock() { return shm_lock_; }
   const std::shared_ptr<WriteQueue>& write_queue() { return write_queue_; }
 
   FlushPolicy policy() const EXCLUDES(mutex_);
@@ -128,6 +131,7 @@ class Database final : private Coordinator::Log {
   CommitLog commits_;
   Fence fence_;
   CheckpointGate gate_{clock_};
+  SpinLock shm_lock_;
   Flusher flusher_{clock_, &coordinator_, this};
   // Shared with threads that sleep in it.
   const std::shared_ptr<WriteQueue> write_queue_ = std::make_shared<WriteQueue>(clock_);
