@@ -48,13 +48,15 @@ TEST_F(CoordinatorPolicyTest, OnEachFlushNeverWaits) {
 TEST_F(CoordinatorPolicyTest, GroupWindowEndsWhenTheBatchIsFull) {
   coordinator_.SetPolicy(FlushPolicy::Group(1000, 3));
   for (Lsn last : {3u, 6u}) {
-    BackgroundCall& leader = StartWait(Commit());
+    BackgroundCall& keeper = StartWait(Commit());
     EXPECT_TRUE(KeepsWaiting());
-    Commit();
+    BackgroundCall& follower = StartWait(Commit());
+    follower.AwaitParked();
     EXPECT_TRUE(KeepsWaiting());
     EXPECT_EQ(log_.calls(), last / 3 - 1);
-    Commit();
-    EXPECT_EQ(leader.Result(), 0);
+    EXPECT_EQ(Wait(Commit()), 0);
+    EXPECT_EQ(keeper.Result(), 0);
+    EXPECT_EQ(follower.Result(), 0);
     EXPECT_EQ(log_.call(last / 3 - 1).through, last);
   }
   EXPECT_EQ(log_.calls(), 2u);
@@ -107,14 +109,50 @@ TEST_F(CoordinatorPolicyTest, GroupWindowIsNotNeededForAFullBatch) {
   EXPECT_EQ(clock_.waits(), 0);
 }
 
-TEST_F(CoordinatorPolicyTest, FollowersJoinAWindow) {
+// Its thread is running; the one that keeps the window open would have to wake up.
+TEST_F(CoordinatorPolicyTest, WhoMakesTheCompanyCompleteLeads) {
   coordinator_.SetPolicy(FlushPolicy::Group(1000, 3));
   StartWait(Commit());
   ASSERT_TRUE(clock_.AwaitSleeper());
   for (int i = 0; i < 2; i++) StartWait(Commit()).AwaitParked();
   for (BackgroundCall& call : calls_) EXPECT_EQ(call.Result(), 0);
   EXPECT_EQ(log_.calls(), 1u);
-  EXPECT_EQ(log_.call(0).thread, calls_[0].thread_id());
+  EXPECT_EQ(log_.call(0).thread, calls_[2].thread_id());
+  EXPECT_EQ(stats_.windows_filled.Get(), 1);
+}
+
+TEST_F(CoordinatorPolicyTest, WhoHasKeptTheWindowFollows) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 2));
+  log_.HoldSyncs();
+  BackgroundCall& keeper = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  BackgroundCall& leader = StartWait(Commit());
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  clock_.Advance(1000 * kMicrosecond);  // when the window would have ended
+  keeper.AwaitParked();
+  EXPECT_EQ(log_.calls(), 1u);
+  EXPECT_FALSE(keeper.returned());
+  log_.Finish(0);
+  EXPECT_EQ(leader.Result(), 0);
+  EXPECT_EQ(keeper.Result(), 0);
+  EXPECT_EQ(log_.calls(), 1u);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
+// It is told while it still dozes until the end of a window that is none any more.
+TEST_F(CoordinatorPolicyTest, WhoHasKeptTheWindowIsServedBeforeItsEnd) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 2));
+  for (int error : {0, 5}) {
+    log_.HoldSyncs();
+    BackgroundCall& keeper = StartWait(Commit());
+    ASSERT_TRUE(KeepsWaiting());
+    BackgroundCall& leader = StartWait(Commit());
+    const size_t call = error == 0 ? 0 : 1;
+    ASSERT_TRUE(log_.AwaitCalls(call + 1));
+    log_.Finish(call, error);
+    EXPECT_EQ(leader.Result(), error);
+    EXPECT_EQ(keeper.Result(), error);
+  }
 }
 
 // The tail is read after the window and before the sync.
@@ -318,14 +356,15 @@ TEST_F(CoordinatorPolicyTest, AutoIsTheLessPatientTheMoreWait) {
   EXPECT_EQ(stats_.windows_expired.Get(), 1);
 }
 
-// The leader has to learn of it while it sleeps.
+// Who keeps the window has to learn of it while it sleeps.
 TEST_F(CoordinatorPolicyTest, AutoLosesPatienceWhileMoreCome) {
   coordinator_.SetPolicy(FlushPolicy::Auto());
   for (int i = 0; i < 7; i++) Commit();
   Flight(2, kMillisecond);  // nine in flight, of which one waits
   ASSERT_TRUE(KeepsWaiting());
   EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 2) << "all that there may be";
-  for (int i = 0; i < 7; i++) Commit();
+  for (int i = 0; i < 6; i++) Commit();
+  StartWait(Commit()).AwaitParked();
   clock_.Advance(kMillisecond / 4);
   ASSERT_TRUE(log_.AwaitCalls(2));
   EXPECT_EQ(log_.call(1).through, 16u);

@@ -20,6 +20,12 @@ class Clock {
   // Nanoseconds since a moment that does not change; never runs backwards.
   virtual int64_t NowNanos() = 0;
 
+  // Gives way to other threads that want to run.
+  virtual void Yield() = 0;
+
+  // Would a thread that parks for so long come back too late?
+  virtual bool TooShortToPark(int64_t nanos) = 0;
+
   // Waits on `cond` until it is signalled or until `deadline_nanos` has come; may return early.
   virtual void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) REQUIRES(mutex) = 0;
 };
@@ -38,15 +44,17 @@ class SteadyClock final : public Clock {
         .count();
   }
 
+  void Yield() override { std::this_thread::yield(); }
+
+  // Timers are late by some 50 us, and an idle CPU takes its time to wake up.
+  bool TooShortToPark(int64_t nanos) override { return nanos < 200'000; }
+
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     const int64_t left = deadline_nanos - NowNanos();
-    // A thread that parks for less comes back too late: timers are late by some 50 us, and an idle
-    // CPU takes its time to wake up.
-    constexpr int64_t kTooShortToPark = 200'000;
     if (left <= 0) return;
-    if (left < kTooShortToPark) {
+    if (TooShortToPark(left)) {
       mutex.Unlock();
-      std::this_thread::yield();
+      Yield();
       mutex.Lock();
     } else {
       cond.WaitFor(mutex, std::chrono::nanoseconds(left));

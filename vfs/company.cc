@@ -1,6 +1,8 @@
-// Coordinator: whether a leader waits for company, for how much of it, and for how long.
+// Coordinator: whether a leader waits for company, for how much of it, and for how long; and how
+// those wait who follow it.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "coordinator.h"
 
@@ -14,36 +16,74 @@ void Smooth(int64_t* average, int64_t sample) {
 
 }  // namespace
 
-// The leader's wait. Ends at the latest when the window runs out.
-void Coordinator::AwaitCompany(const Goal& goal) {
-  const Lsn wanted = CompanyWanted();
-  if (wanted <= 1) return;
-  const FlushPolicy policy = policy_;
-  const Lsn from = durable();
-  const int64_t begin = clock_->NowNanos();
-  const int64_t deadline = begin + WindowNanos();
-  bool full = false;
-  bool expired = false;
-  int error;
-  while (!Settled(goal, &error) && policy_ == policy) {
-    const Lsn look_at = from + std::min(wanted, NextLook(appended() - from));
-    wake_leader_at_.store(look_at, std::memory_order_seq_cst);
-    const Lsn tail = tails_.appended.load(std::memory_order_seq_cst);
-    full = tail >= from + wanted;
-    const int64_t until = std::min(deadline, PatienceEnds(begin));
-    expired = !full && clock_->NowNanos() >= until;
-    if (full || expired) break;
-    if (tail < look_at) clock_->WaitUntil(window_cond_, mutex_, until);
-  }
-  wake_leader_at_.store(kNoWindow, std::memory_order_relaxed);
-  if (full) stats_->windows_filled.Add();
-  if (expired) stats_->windows_expired.Add();
+void Coordinator::OpenWindow(Waiter* keeper) {
+  keeper_ = keeper;
+  window_full_at_ = durable() + CompanyWanted();
+  next_look_at_ = NextLook();
+  window_begun_at_ = clock_->NowNanos();
+  window_ends_at_.store(WindowEnds(), std::memory_order_relaxed);
+  keeper->Set(Waiter::kKeeping);
 }
 
-// How many have to be there for the leader to look how long it still waits for more. Under `auto`
-// that becomes less as they come.
-Lsn Coordinator::NextLook(Lsn pending) const {
-  return policy_.kind == FlushPolicy::Kind::kAuto ? 2 * std::max<Lsn>(pending, 1) : kNoWindow;
+// The caller leads, as the company is complete.
+void Coordinator::TakeOver() {
+  stats_->windows_filled.Add();
+  std::exchange(keeper_, nullptr)->Set(Waiter::kFollowing);
+}
+
+// The keeper leads.
+void Coordinator::EndWindow() {
+  Waiter* keeper = std::exchange(keeper_, nullptr);
+  leading_ = true;
+  Dequeue(keeper);
+  keeper->Set(Waiter::kLeading);
+  if (keeper->dozes) window_cond_.SignalAll();
+}
+
+// Somebody else has come. Under `auto` the window may have become shorter, which the keeper has to
+// learn while it dozes; but not each time.
+void Coordinator::OnCompany() {
+  if (appended() < next_look_at_) return;
+  next_look_at_ = NextLook();
+  const int64_t ends_at = WindowEnds();
+  if (ends_at >= window_ends_at_.load(std::memory_order_relaxed)) return;
+  window_ends_at_.store(ends_at, std::memory_order_relaxed);
+  if (keeper_->dozes) window_cond_.SignalAll();
+}
+
+// The keeper waits, not necessarily until the end, or ends the window. It takes no lock while it
+// gives way, as those who are to come need it.
+void Coordinator::KeepWindow(Waiter* self) {
+  const int64_t left = window_ends_at_.load(std::memory_order_relaxed) - clock_->NowNanos();
+  if (left > 0 && clock_->TooShortToPark(left)) return clock_->Yield();
+  MutexLock lock(mutex_);
+  if (self->state.load(std::memory_order_relaxed) != Waiter::kKeeping) return;
+  const int64_t ends_at = WindowEnds();  // may be later than it was: somebody has come
+  window_ends_at_.store(ends_at, std::memory_order_relaxed);
+  if (clock_->NowNanos() < ends_at) {
+    self->dozes = true;
+    clock_->WaitUntil(window_cond_, mutex_, ends_at);
+    self->dozes = false;
+  } else {
+    stats_->windows_expired.Add();
+    EndWindow();
+  }
+}
+
+int64_t Coordinator::WindowEnds() const {
+  return std::min(window_begun_at_ + WindowNanos(), PatienceEnds());
+}
+
+// When twice as many are there.
+Lsn Coordinator::NextLook() const {
+  const Lsn from = durable();
+  return from + 2 * std::max<Lsn>(appended() - from, 1);
+}
+
+bool Coordinator::CompanyIsHere() const {
+  if (keeper_ != nullptr) return appended() >= window_full_at_;
+  const Lsn wanted = CompanyWanted();
+  return wanted <= 1 || appended() >= durable() + wanted;
 }
 
 // With how many commits the leader would like to sync.
@@ -75,13 +115,22 @@ int64_t Coordinator::WindowNanos() const {
 }
 
 // One more commit in the batch is spared a sync's time, and all that wait for it lose what it takes
-// to come: it is worth that only if it takes less than their part of a sync. `begin` is when the
-// wait began.
-int64_t Coordinator::PatienceEnds(int64_t begin) const {
+// to come: it is worth that only if it takes less than their part of a sync.
+int64_t Coordinator::PatienceEnds() const {
   if (policy_.kind != FlushPolicy::Kind::kAuto) return std::numeric_limits<int64_t>::max();
   const auto pending = static_cast<int64_t>(std::max<Lsn>(appended() - durable(), 1));
-  const int64_t last = std::max(begin, last_append_at_.load(std::memory_order_relaxed));
+  const int64_t last = std::max(window_begun_at_, last_append_at_.load(std::memory_order_relaxed));
   return last + sync_nanos_ / pending;
+}
+
+// Until when a follower gives way to others rather than parks. An idle processor may take longer to
+// wake up than a short sync takes. It is of no use to a single one, though: where two take turns,
+// the other processor has to serve the disk.
+int64_t Coordinator::YieldsUntil() const {
+  constexpr int64_t kShortSyncNanos = 300'000;
+  constexpr Lsn kFew = 3;
+  if (in_flight_ < kFew || sync_nanos_ > kShortSyncNanos) return 0;
+  return clock_->NowNanos() + 2 * sync_nanos_;
 }
 
 // What a sync teaches that began when `from` was the durable tail.

@@ -5,43 +5,15 @@
 
 namespace groupcommit {
 
-// One thread in WaitDurable(). Waiters belong to the coordinator and are reused, never freed before
-// it: the thread that wakes one may touch it after the woken thread has gone on.
-struct Coordinator::Waiter {
-  enum State : uint32_t {
-    kFollowing,  // entered by its own thread; left when another thread, holding no lock, says so
-    kLeading,  // entered from kFollowing by the leader that retires; the waiter leads the next sync
-    kSettled,  // entered from kFollowing by whoever settled its commit; `error` is the outcome
-  };
-  std::atomic<uint32_t> state{kFollowing};
-  Goal goal;
-  int error = 0;
-  Waiter* next = nullptr;
-
-  // Pairs with the acquire in Park(), so that `error` is seen. Sequentially consistent, because
-  // notify_one() does nothing if it sees no waiter: it must not look before the store.
-  void Wake(State to) {
-    state.store(to, std::memory_order_seq_cst);
-    state.notify_one();
-  }
-
-  State Park() {
-    uint32_t now;
-    while ((now = state.load(std::memory_order_acquire)) == kFollowing) {
-      state.wait(kFollowing, std::memory_order_acquire);
-    }
-    return static_cast<State>(now);
-  }
-};
-
 Coordinator::Coordinator(Clock* clock, Statistics* stats) : clock_(clock), stats_(stats) {}
 
 Coordinator::~Coordinator() = default;
 
 void Coordinator::SetPolicy(const FlushPolicy& policy) {
   MutexLock lock(mutex_);
+  if (policy_ == policy) return;
   policy_ = policy;
-  window_cond_.SignalAll();
+  if (keeper_ != nullptr) EndWindow();
 }
 
 void Coordinator::Reserve(size_t waiters) {
@@ -64,10 +36,6 @@ Lsn Coordinator::Append(uint64_t failures_before) {
   // Either a sync that fails now sees this commit and takes it away (FinishSync), or it is seen
   // here.
   if (tails_.failures.load(std::memory_order_seq_cst) != failures_before) return 0;
-  if (lsn >= wake_leader_at_.load(std::memory_order_seq_cst)) {
-    MutexLock lock(mutex_);
-    window_cond_.SignalAll();
-  }
   return lsn;
 }
 
@@ -103,7 +71,8 @@ int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALY
     mutex_.Unlock();
     return error;
   }
-  if (!leading_) {
+  if (!leading_ && CompanyIsHere()) {
+    if (keeper_ != nullptr) TakeOver();
     leading_ = true;
     return Lead(goal, log);
   }
@@ -115,24 +84,58 @@ int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALY
     return Settled(goal, &error) ? error : sync_error;
   }
   self->goal = goal;
+  self->yields_until = YieldsUntil();
   Enqueue(self);
+  if (keeper_ != nullptr) {
+    OnCompany();
+  } else if (!leading_) {
+    OpenWindow(self);
+  }
   mutex_.Unlock();
+  return Follow(self, log);
+}
 
-  const Waiter::State outcome = self->Park();
+int Coordinator::Follow(Waiter* self, Log* log) NO_THREAD_SAFETY_ANALYSIS {
+  while (true) {
+    switch (self->state.load(std::memory_order_acquire)) {
+      case Waiter::kKeeping:
+        KeepWindow(self);
+        break;
+      case Waiter::kLeading: {
+        const Goal goal = self->goal;
+        ReturnWaiter(self);
+        mutex_.Lock();
+        return Lead(goal, log);
+      }
+      case Waiter::kSettled: {
+        const int error = self->error;
+        ReturnWaiter(self);
+        return error;
+      }
+      default:
+        GiveWayOrPark(*self);
+    }
+  }
+}
 
-  mutex_.Lock();
-  error = self->error;
-  self->next = free_;
-  free_ = self;
-  if (outcome == Waiter::kLeading) return Lead(goal, log);
-  mutex_.Unlock();
-  return error;
+// Those who give way find out by themselves, and keep the processors from falling asleep: the
+// leader need not wake them up. A few are enough for that.
+void Coordinator::GiveWayOrPark(const Waiter& self) {
+  constexpr int kMostYielding = 4;
+  if (self.yields_until != 0) {
+    const bool gives_way = yielding_.fetch_add(1, std::memory_order_relaxed) < kMostYielding;
+    while (gives_way && self.state.load(std::memory_order_relaxed) == Waiter::kFollowing &&
+           clock_->NowNanos() < self.yields_until) {
+      clock_->Yield();
+    }
+    yielding_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  self.state.wait(Waiter::kFollowing, std::memory_order_acquire);
 }
 
 // The leader's part: one sync, then the leadership goes to a waiter that it did not cover, if any.
 int Coordinator::Lead(const Goal& goal, Log* log) {
   int error = 0;
-  AwaitCompany(goal);
   // A SyncNow() may have settled everything in the meantime.
   if (!Settled(goal, &error)) {
     const Lsn from = durable();
@@ -146,13 +149,27 @@ int Coordinator::Lead(const Goal& goal, Log* log) {
     if (!Settled(goal, &error)) error = outcome;
   }
   Waiter* settled = TakeSettled();
-  Waiter* successor = TakeNextLeader();
-  leading_ = successor != nullptr;
+  leading_ = false;
+  Waiter* successor = AppointSuccessor();
   mutex_.Unlock();
   // The next sync should start before anybody else runs.
-  if (successor != nullptr) successor->Wake(Waiter::kLeading);
+  if (successor != nullptr) successor->Notify();
   WakeAll(settled);
   return error;
+}
+
+// The oldest waiter leads the next sync, or waits for company.
+Coordinator::Waiter* Coordinator::AppointSuccessor() {
+  Waiter* successor = oldest_;
+  if (successor == nullptr) return nullptr;
+  if (CompanyIsHere()) {
+    leading_ = true;
+    Dequeue(successor);
+    successor->Set(Waiter::kLeading);
+  } else {
+    OpenWindow(successor);
+  }
+  return successor;
 }
 
 int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
@@ -168,12 +185,14 @@ int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
   }
   int error = TimedSync(log, from, &sync);
   Waiter* settled;
+  Waiter* successor = nullptr;
   {
     MutexLock lock(mutex_);
     error = Finish(sync, error);
     settled = TakeSettled();
-    window_cond_.SignalAll();  // a leader that waits for company may have been served
+    if (!leading_ && keeper_ == nullptr) successor = AppointSuccessor();
   }
+  if (successor != nullptr) successor->Notify();
   WakeAll(settled);
   return error;
 }
@@ -304,8 +323,14 @@ Coordinator::Waiter* Coordinator::TakeSettled() {
   while (Waiter* waiter = *link) {
     if (Settled(waiter->goal, &waiter->error)) {
       *link = waiter->next;
-      *settled_end = waiter;
-      settled_end = &waiter->next;
+      if (waiter == keeper_ || waiter->dozes) {  // which looks at its state with the mutex held
+        if (waiter == keeper_) keeper_ = nullptr;
+        waiter->Set(Waiter::kSettled);
+        window_cond_.SignalAll();
+      } else {
+        *settled_end = waiter;
+        settled_end = &waiter->next;
+      }
     } else {
       newest_ = waiter;
       link = &waiter->next;
@@ -315,15 +340,20 @@ Coordinator::Waiter* Coordinator::TakeSettled() {
   return settled;
 }
 
-Coordinator::Waiter* Coordinator::TakeNextLeader() {
-  Waiter* leader = oldest_;
-  if (leader == nullptr) return nullptr;
-  oldest_ = leader->next;
-  if (oldest_ == nullptr) newest_ = nullptr;
-  return leader;
+void Coordinator::Dequeue(Waiter* waiter) {
+  Waiter** link = &oldest_;
+  Waiter* before = nullptr;
+  while (*link != waiter) {
+    before = *link;
+    link = &before->next;
+  }
+  *link = waiter->next;
+  if (newest_ == waiter) newest_ = before;
 }
 
 Coordinator::Waiter* Coordinator::NewWaiter() {
+  // Acquire: pairs with the release in ReturnWaiter().
+  if (free_ == nullptr) free_ = returned_.exchange(nullptr, std::memory_order_acquire);
   Waiter* waiter = free_;
   if (waiter != nullptr) {
     free_ = waiter->next;
@@ -340,11 +370,20 @@ Coordinator::Waiter* Coordinator::NewWaiter() {
   return waiter;
 }
 
+// Takes no lock: all that are woken come here at once, while others begin to wait.
+void Coordinator::ReturnWaiter(Waiter* waiter) {
+  waiter->next = returned_.load(std::memory_order_relaxed);
+  while (!returned_.compare_exchange_weak(waiter->next, waiter, std::memory_order_release,
+                                          std::memory_order_relaxed)) {
+  }
+}
+
 // Each on a word of its own: nobody wakes up to find that it was not meant.
 void Coordinator::WakeAll(Waiter* list) {
   while (list != nullptr) {
     Waiter* next = list->next;  // the waiter may be reused as soon as it is woken
-    list->Wake(Waiter::kSettled);
+    list->Set(Waiter::kSettled);
+    list->Notify();
     list = next;
   }
 }

@@ -2,11 +2,14 @@
 //
 // It knows log positions and a callable that syncs, nothing of files or of SQLite. A commit whose
 // bytes are all in the log gets an LSN (Append); its owner then waits until the durable tail has
-// reached that LSN (WaitDurable). The first one to wait while no sync runs becomes the leader: it
-// waits a little for company (the flush policy), notes how far the log has been appended, syncs
-// once without holding any lock, and moves the durable tail. The others are followers and sleep.
-// Commits that are appended while a sync runs are not covered by it; they form the next batch, and
-// one of them is handed the leadership.
+// reached that LSN (WaitDurable). The leader notes how far the log has been appended, syncs once
+// without holding any lock, and moves the durable tail. The others are followers. Commits that are
+// appended while a sync runs are not covered by it; they form the next batch, and one of them is
+// handed the leadership.
+//
+// If the flush policy wants more company for a sync than is there, the first one to wait keeps a
+// window open. Who makes the company complete takes the lead, so that the sync begins in a thread
+// that is running; if nobody does, the keeper leads when its time is up.
 #ifndef GROUPCOMMIT_COORDINATOR_H_
 #define GROUPCOMMIT_COORDINATOR_H_
 
@@ -117,6 +120,9 @@ class Coordinator {
   // How many threads are in WaitDurable() and have found their commit not yet durable.
   int waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
+  // How many of them give way to other threads rather than sleep.
+  int yielding() const { return yielding_.load(std::memory_order_relaxed); }
+
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
   // although a later sync succeeds.
   uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
@@ -140,13 +146,37 @@ class Coordinator {
   bool Resume() EXCLUDES(mutex_);
 
  private:
-  struct Waiter;
   // What a thread waits for: a commit that somebody may take away, or one of those that are only
   // counted.
   struct Goal {
     Lsn durable = 0;
     Lsn synced = 0;
   };
+  // One thread in WaitDurable(). Waiters belong to the coordinator and are reused, never freed
+  // before it: the thread that wakes one may touch it after the woken thread has gone on.
+  struct Waiter {
+    enum State : uint32_t {
+      kFollowing,  // entered by its own thread, or from kKeeping when somebody else takes the lead;
+                   // somebody leads, or keeps the window open
+      kKeeping,    // keeps the window open and ends it when its time is up; entered by its own
+                 // thread, or from kFollowing by the leader that retires; left with the mutex held
+      kLeading,  // has to lead the next sync; entered from kFollowing by the leader that retires,
+                 // or from kKeeping when the window ends
+      kSettled,  // entered by whoever settled its commit; `error` is the outcome
+    };
+    std::atomic<uint32_t> state{kFollowing};
+    Goal goal;
+    int error = 0;
+    int64_t yields_until = 0;  // ns; before that it gives way rather than parks
+    bool dozes = false;        // on window_cond_. Guarded by the mutex
+    Waiter* next = nullptr;
+
+    // Pairs with the acquire in Follow(), so that `error` is seen. Sequentially consistent, because
+    // notify_one() does nothing if it sees no waiter: it must not look before the store.
+    void Set(State to) { state.store(to, std::memory_order_seq_cst); }
+    void Notify() { state.notify_one(); }
+  };
+
   // Commits after `after`, up to `through`, were taken away by a failed sync.
   struct Failure {
     Lsn after;
@@ -165,27 +195,41 @@ class Coordinator {
 
   int WaitInLine(const Goal& goal, Log* log) EXCLUDES(mutex_);
   int LeadOrFollow(const Goal& goal, Log* log) EXCLUDES(mutex_);
+  int Follow(Waiter* self, Log* log) EXCLUDES(mutex_);
+  void GiveWayOrPark(const Waiter& self);
   int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
-  void AwaitCompany(const Goal& goal) REQUIRES(mutex_);
-  Lsn NextLook(Lsn pending) const REQUIRES(mutex_);
+  Waiter* AppointSuccessor() REQUIRES(mutex_);
+
+  // The window, and what `auto` learns for it; see company.cc.
+  void OpenWindow(Waiter* keeper) REQUIRES(mutex_);
+  void TakeOver() REQUIRES(mutex_);
+  void EndWindow() REQUIRES(mutex_);
+  void OnCompany() REQUIRES(mutex_);
+  void KeepWindow(Waiter* self) EXCLUDES(mutex_);
+  int64_t WindowEnds() const REQUIRES(mutex_);
+  Lsn NextLook() const REQUIRES(mutex_);
+  bool CompanyIsHere() const REQUIRES(mutex_);
   Lsn CompanyWanted() const REQUIRES(mutex_);
   bool PaysToWait() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
-  int64_t PatienceEnds(int64_t begin) const REQUIRES(mutex_);
+  int64_t PatienceEnds() const REQUIRES(mutex_);
+  int64_t YieldsUntil() const REQUIRES(mutex_);
+  void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
+  void LearnPace(Lsn came) REQUIRES(mutex_);
+
   Running Begin(uint64_t failures_before) REQUIRES(mutex_);
   int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
-  void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
-  void LearnPace(Lsn came) REQUIRES(mutex_);
   void AwaitOverlapping() REQUIRES(mutex_);
   void AdvanceTails(const Running& sync) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
   bool FindFailure(Lsn target) const EXCLUDES(mutex_);
   bool Settled(const Goal& goal, int* error) const REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
+  void Dequeue(Waiter* waiter) REQUIRES(mutex_);
   Waiter* TakeSettled() REQUIRES(mutex_);
-  Waiter* TakeNextLeader() REQUIRES(mutex_);
   Waiter* NewWaiter() REQUIRES(mutex_);
+  void ReturnWaiter(Waiter* waiter);
   static void WakeAll(Waiter* list);
 
   Clock* const clock_;
@@ -194,25 +238,31 @@ class Coordinator {
   LogTails tails_;
   std::atomic<int> failure_{0};
   std::atomic<int> waiting_{0};
-  // While a leader waits for company: the LSN whose append wakes it, else kNoWindow. Append()
-  // reads it after it has moved `appended`, the leader reads `appended` after it has set this; both
-  // orders are sequentially consistent, so one of the two sees the other.
-  static constexpr Lsn kNoWindow = ~Lsn{0};
-  std::atomic<Lsn> wake_leader_at_{kNoWindow};
+  std::atomic<int> yielding_{0};  // how many followers give way rather than park
 
   mutable Mutex mutex_;
-  CondVar window_cond_;  // the leader's wait for company
   FlushPolicy policy_ GUARDED_BY(mutex_);
+  // Whoever waits is in the queue, but for the leader. While there are any, somebody leads or keeps
+  // the window.
   bool leading_ GUARDED_BY(mutex_) = false;      // someone is the leader
-  Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;  // queue of followers, in order of arrival
+  Waiter* keeper_ GUARDED_BY(mutex_) = nullptr;  // of the window, which is open
+  Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;  // the queue, in order of arrival
   Waiter* newest_ GUARDED_BY(mutex_) = nullptr;
   Waiter* free_ GUARDED_BY(mutex_) = nullptr;  // waiters that nobody uses
+  std::atomic<Waiter*> returned_{nullptr};     // more of them
   std::vector<std::unique_ptr<Waiter>> waiters_ GUARDED_BY(mutex_);
   std::vector<Failure> history_ GUARDED_BY(mutex_);  // ended by Resume()
   int last_error_ GUARDED_BY(mutex_) = 0;
   uint64_t begun_ GUARDED_BY(mutex_) = 0;             // number of the newest sync
   std::vector<uint64_t> running_ GUARDED_BY(mutex_);  // numbers of the syncs under way: a few
   CondVar ended_cond_;                                // one of them has ended
+
+  // The window.
+  CondVar window_cond_;  // the keeper dozes on it
+  Lsn window_full_at_ GUARDED_BY(mutex_) = 0;
+  Lsn next_look_at_ GUARDED_BY(mutex_) = 0;
+  int64_t window_begun_at_ GUARDED_BY(mutex_) = 0;
+  std::atomic<int64_t> window_ends_at_{0};  // stored with the mutex held
 
   // What `auto` has learned.
   Lsn in_flight_ GUARDED_BY(mutex_) = 0;         // commits under way at the end of the last sync

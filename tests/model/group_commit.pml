@@ -32,9 +32,9 @@
  *
  * What is not: weak memory (steps are sequentially consistent here; ThreadSanitizer is for that),
  * commits of several frames, torn frames and half a restart on the disk (the power-cut tests are
- * for that), the write queue, other processes, the fence where it stays up, time. The leader's wait
- * for company has no bound here: anything may happen before it reads the tail, more than a policy
- * allows.
+ * for that), the write queue, other processes, the fence where it stays up, time. Whether a waiter
+ * leads at once or keeps a window open for company, when the company is complete and when the window
+ * is over: all that may happen at any time here, more than a policy allows.
  *
  * A configuration is a set of -D macros; `run` has the list. Each BUG_... makes a broken variant,
  * explained where it is. spin must find every one of them.
@@ -148,13 +148,15 @@ byte running;                /* running_: whose syncs are under way */
 byte overlaps[CONNECTIONS];  /* those that the connection's sync, which has ended, waits for */
 #endif
 bit leading;    /* leading_ */
+byte keeper;    /* 1 + keeper_, who is in the queue too; 0: nobody */
 byte queue;     /* the followers; the model lets any of them be the oldest */
 short history;  /* history_: the LSNs that failed syncs took away */
 
 #define FOLLOWING 0 /* Waiter::State */
-#define LEADING 1
-#define SETTLED 2
-#define SETTLED_FAILED 3
+#define KEEPING 1
+#define LEADING 2
+#define SETTLED 3
+#define SETTLED_FAILED 4
 byte waiter[CONNECTIONS];
 byte target[CONNECTIONS];
 
@@ -247,7 +249,11 @@ inline take_settled() {
       :: is_settled ->
         queue = queue & ~BIT(i);
         target[i] = 0;
-        waiter[i] = SETTLED + is_failed
+        waiter[i] = SETTLED + is_failed;
+        if
+        :: keeper == i + 1 -> keeper = 0
+        :: else
+        fi
       :: else
       fi
     :: else
@@ -255,15 +261,16 @@ inline take_settled() {
   }
 }
 
-/* TakeNextLeader() and what follows it in Lead(). */
-#define HAND_TO(c) \
-  (queue & BIT(c)) -> d_step { queue = queue & ~BIT(c); target[c] = 0; waiter[c] = LEADING }
+/* AppointSuccessor(): the oldest leads, or keeps the window. */
+#define HAND_TO(c)                                                                              \
+  (queue & BIT(c)) -> d_step { leading = 1; queue = queue & ~BIT(c); target[c] = 0; waiter[c] = LEADING } \
+  :: (queue & BIT(c)) -> d_step { keeper = c + 1; waiter[c] = KEEPING }
 inline hand_over() {
 #ifdef BUG_NO_HANDOVER /* who came while the sync ran is left to sleep */
-  leading = 0
+  skip
 #else
   if
-  :: queue == 0 -> leading = 0
+  :: queue == 0
   :: HAND_TO(0)
   :: HAND_TO(1)
   :: HAND_TO(2)
@@ -396,14 +403,24 @@ inline settle_all(leads) {
   through = 0
 }
 
+/* A SyncNow() may have served who kept the window. */
 inline end_lead(leads) {
   if
-  :: leads -> hand_over()
+  :: leads -> leading = 0; hand_over()
+#ifndef BUG_SERVED_KEEPER_NOT_REPLACED
+  :: !leads && !leading && !keeper -> hand_over()
+#endif
   :: else
   fi
 }
 
-/* WaitDurable(lsn), Park() and Lead(). To rc. */
+inline enqueue() {
+  waiter[me] = FOLLOWING;
+  target[me] = lsn;
+  queue = queue | BIT(me)
+}
+
+/* WaitDurable(lsn), Follow() and Lead(). To rc. */
 inline wait_durable() {
   /* IsDurable(): two loads, in this order. */
   tail = durable;
@@ -418,53 +435,67 @@ inline wait_durable() {
 #ifdef BUG_LOST_WAKEUP /* lets go of the mutex between the look and the queue */
     d_step { mutex == 0 -> settled(lsn); over = is_settled || leading == 0 };
     if
-    :: over ->
+    :: over
+    :: else -> d_step { enqueue() }; goto waiting
+    fi;
 #endif
-    d_step {
+    atomic {
       mutex == 0 ->
-      settled(lsn);
-      over = is_settled;
-      rc = is_failed;
+      d_step { settled(lsn); over = is_settled; rc = is_failed };
       if
-      :: is_settled -> waiter[me] = SETTLED
-      :: !is_settled && !leading -> leading = 1; waiter[me] = LEADING
-      :: !is_settled && leading ->
-        waiter[me] = FOLLOWING;
-        target[me] = lsn;
-        queue = queue | BIT(me)
-      fi
-    }
-#ifdef BUG_LOST_WAKEUP
-    ;
-    :: else ->
-      d_step {
-        waiter[me] = FOLLOWING;
-        target[me] = lsn;
-        queue = queue | BIT(me)
-      };
-      over = 0
-    fi
+      :: over -> waiter[me] = SETTLED + rc
+      :: !over && !leading -> /* the company is complete */
+        d_step {
+          if
+          :: keeper -> /* TakeOver() */
+            waiter[keeper - 1] = FOLLOWING;
+#ifdef BUG_KEEPER_FORGOTTEN /* leaves nobody to wake it */
+            queue = queue & ~BIT(keeper - 1);
 #endif
-    ;
+            keeper = 0
+          :: else
+          fi;
+          leading = 1;
+          waiter[me] = LEADING
+        }
+      :: !over && !leading ->
+        d_step {
+          enqueue();
+          if
+          :: keeper == 0 -> keeper = me + 1; waiter[me] = KEEPING /* OpenWindow() */
+          :: else
+          fi
+        }
+      :: !over && leading -> d_step { enqueue() }
+      fi
+    };
+waiting:
+    do /* Follow() */
+    :: d_step { /* KeepWindow(), EndWindow() */
+        waiter[me] == KEEPING && mutex == 0 ->
+        keeper = 0;
+        leading = 1;
+        queue = queue & ~BIT(me);
+        target[me] = 0;
+        waiter[me] = LEADING
+      }
+    :: atomic {
+        waiter[me] >= LEADING ->
+        rc = (waiter[me] == SETTLED_FAILED);
+        over = (waiter[me] != LEADING);
+        break
+      }
+    od;
     if
     :: over
-    :: else ->
-      atomic { /* Park() */
-        waiter[me] != FOLLOWING ->
-        rc = (waiter[me] == SETTLED_FAILED);
-        over = (waiter[me] != LEADING)
-      };
-      if
-      :: over
-      :: else -> lead()
-      fi
+    :: else -> lead()
     fi
   fi;
   waiter[me] = FOLLOWING;
   over = 0
 }
 
-/* Lead(), from the end of AwaitCompany() on, where the mutex may have been free. */
+/* Lead(). A SyncNow() may have settled the commit since the leader was appointed. */
 inline lead() {
   d_step {
     mutex == 0 && SYNC_FREE ->
@@ -477,7 +508,7 @@ inline lead() {
     fi
   };
   if
-  :: over -> atomic { mutex == 0 -> d_step { take_settled() }; hand_over() }
+  :: over -> atomic { mutex == 0 -> d_step { take_settled() }; leading = 0; hand_over() }
   :: else ->
     end_sync();
     finish_sync(1)
@@ -984,7 +1015,7 @@ init {
   atomic {
     _nr_pr == 1 ->
     d_step {
-      assert(!write_lock && !ckpt_lock && !mutex && !sync_mutex && !leading && !queue); /* END */
+      assert(!write_lock && !ckpt_lock && !mutex && !sync_mutex && !leading && !keeper && !queue); /* END */
       assert(!failure || durable == appended || header_before[durable + 1] >= mx_frame); /* END */
       assert(kept <= mx_frame);                                   /* KEEP */
       for (i : 1 .. COMMITS) {

@@ -52,12 +52,14 @@ class BackgroundCall {
   std::thread::id thread_id() const { return thread_.get_id(); }
 
   // Returns when the thread sleeps: with nobody else at work, it waits for what the call waits for.
-  // It makes races come out the way that is of interest; no test relies on it to pass.
-  void AwaitParked() {
+  // It makes races come out the way that is of interest; few tests rely on it to pass. False if the
+  // thread does not sleep.
+  bool AwaitParked() {
     for (int turns = 0; turns < 100'000 && !returned(); turns++) {
-      if (thread_id_ != 0 && IsAsleep(thread_id_)) return;
+      if (thread_id_ != 0 && IsAsleep(thread_id_)) return true;
       std::this_thread::yield();
     }
+    return false;
   }
 
  private:

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,12 @@ class FakeClock final : public Clock {
     std::lock_guard lock(mutex_);
     return now_;
   }
+
+  void Yield() override {
+    yields_.fetch_add(1);
+    std::this_thread::yield();
+  }
+  bool TooShortToPark(int64_t) override { return false; }
 
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     uint64_t id;
@@ -117,6 +125,8 @@ class FakeClock final : public Clock {
     std::lock_guard lock(mutex_);
     return sleepers_.at(0).deadline - now_;
   }
+  // How often anybody has given way.
+  int64_t yields() const { return yields_.load(); }
   // How often anybody has waited.
   int waits() {
     std::lock_guard lock(mutex_);
@@ -140,6 +150,7 @@ class FakeClock final : public Clock {
     }
   }
 
+  std::atomic<int64_t> yields_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   int64_t now_ = 1'000'000'000;
