@@ -67,6 +67,54 @@ TEST_F(CoordinatorYieldTest, AFewAreEnough) {
   EXPECT_TRUE(AwaitYielding(4));
 }
 
+// Somebody else needs the processor, and would be let through first.
+TEST_F(CoordinatorYieldTest, WhereGivingWayTakesLongTheyPark) {
+  Learn(8, kShort);
+  BackgroundCall& follower = StartWait(Commit());
+  ASSERT_TRUE(AwaitYielding(1));
+  clock_.Advance(2 * kMillisecond);
+  ASSERT_TRUE(AwaitYielding(0));
+  EXPECT_TRUE(follower.AwaitParked());
+  const int64_t yields = clock_.yields();
+  clock_.Advance(50 * kMillisecond - 1);
+  EXPECT_TRUE(StartWait(Commit()).AwaitParked());
+  EXPECT_EQ(clock_.yields(), yields);
+  clock_.Advance(1);
+  StartWait(Commit());
+  EXPECT_TRUE(AwaitYielding(1)) << "they try again";
+}
+
+TEST_F(CoordinatorYieldTest, WhoKeepsAShortWindowGivesWayToo) {
+  clock_.SetTooShortToPark(kMillisecond);
+  coordinator_.SetPolicy(FlushPolicy::Group(10'000, 8));
+  BackgroundCall& keeper = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.yields(), 0);
+  clock_.Advance(9 * kMillisecond + 1);
+  clock_.WakeEarly();
+  while (clock_.yields() < 10) std::this_thread::yield();
+  clock_.Advance(kMillisecond);
+  EXPECT_EQ(keeper.Result(), 0);
+}
+
+TEST_F(CoordinatorYieldTest, ButNotWhereThatTakesLong) {
+  Learn(3, kShort);
+  StartWait(Commit());
+  ASSERT_TRUE(AwaitYielding(1));
+  clock_.Advance(2 * kMillisecond);
+  ASSERT_TRUE(AwaitYielding(0));
+  log_.ReleaseAll();
+  for (BackgroundCall& call : calls_) EXPECT_EQ(call.Result(), 0);
+  const int64_t yields = clock_.yields();
+  clock_.SetTooShortToPark(kMillisecond);
+  coordinator_.SetPolicy(FlushPolicy::Group(500, 8));
+  BackgroundCall& keeper = StartWait(Commit());
+  EXPECT_TRUE(KeepsWaiting());
+  EXPECT_EQ(clock_.yields(), yields);
+  clock_.Advance(500 * kMicrosecond);
+  EXPECT_EQ(keeper.Result(), 0);
+}
+
 TEST_F(CoordinatorYieldTest, FollowersOfALongSyncPark) {
   Learn(8, 400 * kMicrosecond);
   EXPECT_TRUE(StartWait(Commit()).AwaitParked());

@@ -28,6 +28,8 @@ class Clock {
 
   // Waits on `cond` until it is signalled or until `deadline_nanos` has come; may return early.
   virtual void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) REQUIRES(mutex) = 0;
+  // The same, but parks even if that is too short.
+  virtual void ParkUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) REQUIRES(mutex) = 0;
 };
 
 class SteadyClock final : public Clock {
@@ -59,6 +61,11 @@ class SteadyClock final : public Clock {
     } else {
       cond.WaitFor(mutex, std::chrono::nanoseconds(left));
     }
+  }
+
+  void ParkUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
+    const int64_t left = deadline_nanos - NowNanos();
+    if (left > 0) cond.WaitFor(mutex, std::chrono::nanoseconds(left));
   }
 };
 

@@ -54,15 +54,19 @@ void Coordinator::OnCompany() {
 // The keeper waits, not necessarily until the end, or ends the window. It takes no lock while it
 // gives way, as those who are to come need it.
 void Coordinator::KeepWindow(Waiter* self) {
-  const int64_t left = window_ends_at_.load(std::memory_order_relaxed) - clock_->NowNanos();
-  if (left > 0 && clock_->TooShortToPark(left)) return clock_->Yield();
+  const int64_t now = clock_->NowNanos();
+  const int64_t left = window_ends_at_.load(std::memory_order_relaxed) - now;
+  if (left > 0 && clock_->TooShortToPark(left) && MayGiveWay(now)) {
+    GiveWay(now);
+    return;
+  }
   MutexLock lock(mutex_);
   if (self->state.load(std::memory_order_relaxed) != Waiter::kKeeping) return;
   const int64_t ends_at = WindowEnds();  // may be later than it was: somebody has come
   window_ends_at_.store(ends_at, std::memory_order_relaxed);
   if (clock_->NowNanos() < ends_at) {
     self->dozes = true;
-    clock_->WaitUntil(window_cond_, mutex_, ends_at);
+    clock_->ParkUntil(window_cond_, mutex_, ends_at);
     self->dozes = false;
   } else {
     stats_->windows_expired.Add();
@@ -130,7 +134,8 @@ int64_t Coordinator::YieldsUntil() const {
   constexpr int64_t kShortSyncNanos = 300'000;
   constexpr Lsn kFew = 3;
   if (in_flight_ < kFew || sync_nanos_ > kShortSyncNanos) return 0;
-  return clock_->NowNanos() + 2 * sync_nanos_;
+  const int64_t now = clock_->NowNanos();
+  return MayGiveWay(now) ? now + 2 * sync_nanos_ : 0;
 }
 
 // What a sync teaches that began when `from` was the durable tail.

@@ -124,13 +124,28 @@ void Coordinator::GiveWayOrPark(const Waiter& self) {
   constexpr int kMostYielding = 4;
   if (self.yields_until != 0) {
     const bool gives_way = yielding_.fetch_add(1, std::memory_order_relaxed) < kMostYielding;
+    int64_t now = clock_->NowNanos();
     while (gives_way && self.state.load(std::memory_order_relaxed) == Waiter::kFollowing &&
-           clock_->NowNanos() < self.yields_until) {
-      clock_->Yield();
+           now < self.yields_until) {
+      now = GiveWay(now);
     }
     yielding_.fetch_sub(1, std::memory_order_relaxed);
   }
   self.state.wait(Waiter::kFollowing, std::memory_order_acquire);
+}
+
+// Returns what time it is after that, if it was `now` before. If it took long, somebody else needs
+// the processor: who gives way to that one finds out late, while who is woken from sleep goes
+// first.
+int64_t Coordinator::GiveWay(int64_t now) {
+  constexpr int64_t kLongNanos = 1'000'000;
+  constexpr int64_t kPauseNanos = 50'000'000;
+  clock_->Yield();
+  const int64_t after = clock_->NowNanos();
+  if (after - now > kLongNanos) {
+    no_yield_until_.store(after + kPauseNanos, std::memory_order_relaxed);
+  }
+  return after;
 }
 
 // The leader's part: one sync, then the leadership goes to a waiter that it did not cover, if any.
@@ -158,7 +173,8 @@ int Coordinator::Lead(const Goal& goal, Log* log) {
   return error;
 }
 
-// The oldest waiter leads the next sync, or waits for company.
+// The oldest waiter leads the next sync, or waits for company. It does not doze: who did is served
+// by the sync that ended its window.
 Coordinator::Waiter* Coordinator::AppointSuccessor() {
   Waiter* successor = oldest_;
   if (successor == nullptr) return nullptr;

@@ -197,6 +197,10 @@ class Coordinator {
   int LeadOrFollow(const Goal& goal, Log* log) EXCLUDES(mutex_);
   int Follow(Waiter* self, Log* log) EXCLUDES(mutex_);
   void GiveWayOrPark(const Waiter& self);
+  int64_t GiveWay(int64_t now);
+  bool MayGiveWay(int64_t now) const {
+    return now >= no_yield_until_.load(std::memory_order_relaxed);
+  }
   int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
   Waiter* AppointSuccessor() REQUIRES(mutex_);
 
@@ -239,6 +243,7 @@ class Coordinator {
   std::atomic<int> failure_{0};
   std::atomic<int> waiting_{0};
   std::atomic<int> yielding_{0};  // how many followers give way rather than park
+  std::atomic<int64_t> no_yield_until_{0};
 
   mutable Mutex mutex_;
   FlushPolicy policy_ GUARDED_BY(mutex_);

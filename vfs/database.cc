@@ -74,7 +74,7 @@ int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>
              FormatPolicy(*uri_policy_);
     return SQLITE_MISUSE;
   }
-  coordinator_.Reserve(files_.size() + 1);
+  coordinator_.Reserve(files_.size() + 2);  // this one, and the flusher
   files_.push_back(file);
   if (from_uri && !uri_policy_) {
     uri_policy_ = from_uri;

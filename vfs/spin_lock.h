@@ -7,6 +7,7 @@
 #define GROUPCOMMIT_SPIN_LOCK_H_
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 namespace groupcommit {
@@ -17,22 +18,21 @@ class SpinLock {
   SpinLock(const SpinLock&) = delete;
   SpinLock& operator=(const SpinLock&) = delete;
 
-  // True if the lock is the caller's; false after some 50 us, as a rule. Any thread.
+  // True if the lock is the caller's; false after some 50 us, or when somebody else has had the
+  // processor meanwhile. Any thread.
   bool LockSoon() {
-    constexpr int kSpins = 100;   // for an owner that runs
-    constexpr int kYields = 100;  // for one that does not
-    for (int tries = 0; tries < kSpins + kYields; tries++) {
-      // Acquire: pairs with the release in Unlock().
-      if (!taken_.load(std::memory_order_relaxed) &&
-          !taken_.exchange(true, std::memory_order_acquire)) {
-        return true;
-      }
-      if (tries < kSpins) {
-        Pause();
-      } else {
-        std::this_thread::yield();
-      }
+    constexpr int kSpins = 100;
+    for (int i = 0; i < kSpins; i++) {
+      if (TryLock()) return true;
+      Pause();
     }
+    // The owner does not run, perhaps.
+    constexpr std::chrono::microseconds kPatience(50);
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    do {
+      std::this_thread::yield();
+      if (TryLock()) return true;
+    } while (std::chrono::steady_clock::now() < deadline);
     return false;
   }
 
@@ -40,6 +40,12 @@ class SpinLock {
   void Unlock() { taken_.store(false, std::memory_order_release); }
 
  private:
+  bool TryLock() {
+    // Acquire: pairs with the release in Unlock().
+    return !taken_.load(std::memory_order_relaxed) &&
+           !taken_.exchange(true, std::memory_order_acquire);
+  }
+
   static void Pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -35,7 +35,8 @@ class FakeClock final : public Clock {
     yields_.fetch_add(1);
     std::this_thread::yield();
   }
-  bool TooShortToPark(int64_t) override { return false; }
+  bool TooShortToPark(int64_t nanos) override { return nanos < too_short_.load(); }
+  void SetTooShortToPark(int64_t nanos) { too_short_.store(nanos); }
 
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     uint64_t id;
@@ -62,6 +63,10 @@ class FakeClock final : public Clock {
       ADD_FAILURE() << "somebody waits for the time, which stands still";
       running_free_ = true;
     }
+  }
+
+  void ParkUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
+    WaitUntil(cond, mutex, deadline_nanos);
   }
 
   // Moves the hands and wakes those, and only those, whose deadline has come.
@@ -151,6 +156,7 @@ class FakeClock final : public Clock {
   }
 
   std::atomic<int64_t> yields_{0};
+  std::atomic<int64_t> too_short_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   int64_t now_ = 1'000'000'000;
