@@ -1,53 +1,21 @@
-// The queue for the write lock by itself. Time stands still, so that nothing but a hand-over wakes
-// a thread that waits: one that is lost makes the test fail.
+// The queue for the write lock by itself. See contention_test.cc for threads that give way.
 #include "write_queue.h"
 
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <future>
 #include <memory>
 #include <random>
 #include <thread>
 #include <vector>
 
-#include "support/fake_clock.h"
 #include "support/scale.h"
+#include "support/write_queue_fixture.h"
 
 namespace groupcommit::testing {
 namespace {
-
-constexpr int64_t kMilli = 1'000'000;
-constexpr int64_t kTurn = WriteQueue::kTurnNanos;
-// When at the latest a waiter finds out that a turn was not taken.
-constexpr int64_t kPatrol = 4 * kTurn;
-constexpr int64_t kLong = 1'000 * kMilli;
-
-class WriteQueueTest : public ::testing::Test {
- protected:
-  // Waits in a thread of its own, and parks before this returns.
-  std::future<bool> StartWaiter(WriteQueue::Writer writer, uint64_t ticket, int64_t nanos = kLong,
-                                bool free_is_enough = true) {
-    const auto parked = static_cast<size_t>(queue_.waiting());
-    const int64_t deadline = clock_.NowNanos() + nanos;
-    std::future<bool> turn = std::async(std::launch::async, [=, this] {
-      return queue_.AwaitTurn(writer, ticket, deadline, free_is_enough);
-    });
-    EXPECT_TRUE(clock_.AwaitSleepers(parked + 1));
-    return turn;
-  }
-
-  // A turn that nobody waits for and that is kept until `nanos` from now.
-  void StartLongTurn(WriteQueue::Writer writer, int64_t nanos) {
-    ASSERT_TRUE(queue_.AwaitTurn(writer, WriteQueue::kFirst, clock_.NowNanos(), true));
-    EXPECT_TRUE(queue_.ProlongTurn(writer, clock_.NowNanos() + nanos));
-  }
-
-  FakeClock clock_;
-  WriteQueue queue_{&clock_, 0};
-};
 
 // ---- The lock ----
 
@@ -309,246 +277,9 @@ TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
   EXPECT_TRUE(queue_.TryAcquire(3));
 }
 
-// ---- Giving way ----
-
-// Threads that give way to each other until one of them finds the lock free. Time stands still, so
-// that they do not park.
-class ContentionTest : public WriteQueueTest {
- protected:
-  static constexpr int64_t kPatience = 10 * kMilli;  // until they park
-  static constexpr int64_t kShort = kMilli / 2;      // not a long time to hold the lock
-  static constexpr int64_t kStraggler = kMilli;      // longer than a round waits for one
-
-  // Lets those go that a test which failed has left behind.
-  ~ContentionTest() override { clock_.Advance(2 * kLong); }
-
-  // Contends in a thread of its own, and has begun to before this returns.
-  std::future<bool>& StartContender(WriteQueue::Writer writer, uint64_t ticket, int64_t nanos) {
-    const int before = contended_.waiting();
-    const int64_t deadline = clock_.NowNanos() + nanos;
-    turns_.push_back(std::async(std::launch::async, [=, this] {
-      return contended_.AwaitTurn(writer, ticket, deadline, true);
-    }));
-    while (contended_.waiting() == before) std::this_thread::yield();
-    return turns_.back();
-  }
-  std::future<bool>& StartContender(WriteQueue::Writer writer, int64_t nanos = kLong) {
-    return StartContender(writer, contended_.NewTicket(), nanos);
-  }
-
-  static bool IsThrough(std::future<bool>& turn) {
-    return turn.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  }
-  static bool GetsThrough(std::future<bool>& turn) {
-    return turn.wait_for(std::chrono::seconds(30)) == std::future_status::ready && turn.get();
-  }
-  // Which of two has got through?
-  static size_t FirstOf(std::future<bool>* const (&turns)[2]) {
-    while (!IsThrough(*turns[0]) && !IsThrough(*turns[1])) std::this_thread::yield();
-    const size_t first = IsThrough(*turns[0]) ? 0 : 1;
-    EXPECT_TRUE(turns[first]->get());
-    return first;
-  }
-  void TakeAndRelease(WriteQueue::Writer writer) {
-    EXPECT_TRUE(contended_.TryAcquire(writer)) << writer;
-    contended_.Release(writer);
-  }
-
-  WriteQueue contended_{&clock_, kPatience};
-
- private:
-  std::deque<std::future<bool>> turns_;
-};
-
-TEST_F(ContentionTest, AFreeLockIsKeptForWhoFindsIt) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& turn = StartContender(2);
-  contended_.Release(1);
-  ASSERT_TRUE(GetsThrough(turn));
-  EXPECT_TRUE(contended_.IsKept());
-  EXPECT_EQ(contended_.waiting(), 0);
-  EXPECT_FALSE(contended_.TryAcquire(3));
-  EXPECT_TRUE(contended_.TryAcquire(2));
-}
-
-TEST_F(ContentionTest, ATurnThatNobodyTakesIsForTheNextOne) {
-  ASSERT_TRUE(contended_.AwaitTurn(1, contended_.NewTicket(), clock_.NowNanos() + kLong, true));
-  std::future<bool>& turn = StartContender(2);
-  clock_.Advance(kTurn);
-  EXPECT_TRUE(GetsThrough(turn));
-}
-
-// Who comes later does not overtake those that were there at the beginning of a round.
-TEST_F(ContentionTest, ARoundIsForThoseThatWaitedWhenItBegan) {
-  const int rounds = Scaled(300);
-  for (int round = 0; round < rounds; round++) {
-    ASSERT_TRUE(contended_.TryAcquire(1));
-    std::future<bool>* const turns[] = {&StartContender(2), &StartContender(3)};
-    contended_.Release(1);
-    const size_t first = FirstOf(turns);
-    std::future<bool>& late = StartContender(4);
-    TakeAndRelease(2 + first);
-    ASSERT_TRUE(GetsThrough(*turns[1 - first]));
-    ASSERT_FALSE(IsThrough(late)) << round;
-    TakeAndRelease(3 - first);
-    ASSERT_TRUE(GetsThrough(late));
-    TakeAndRelease(4);
-  }
-}
-
-TEST_F(ContentionTest, WhoLeavesDoesNotHoldUpTheRound) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>* const turns[] = {&StartContender(2, kShort), &StartContender(3, kShort)};
-  contended_.Release(1);
-  const size_t first = FirstOf(turns);
-  ASSERT_TRUE(contended_.TryAcquire(2 + first));
-  clock_.Advance(kShort);
-  EXPECT_FALSE(turns[1 - first]->get()) << "its time is over";
-  std::future<bool>& late = StartContender(4);
-  contended_.Release(2 + first);
-  EXPECT_TRUE(GetsThrough(late));
-}
-
-TEST_F(ContentionTest, ARoundDoesNotWaitForLong) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>* const turns[] = {&StartContender(2), &StartContender(3)};
-  contended_.Release(1);
-  const size_t first = FirstOf(turns);
-  const WriteQueue::Writer other = 3 - first;
-  ASSERT_TRUE(contended_.TryAcquire(2 + first));
-  // Its turn comes in another way, and so the round lacks one.
-  contended_.Favor(other);
-  contended_.Release(2 + first);
-  ASSERT_TRUE(GetsThrough(*turns[1 - first]));
-  TakeAndRelease(other);
-  std::future<bool>& late = StartContender(4);
-  clock_.Advance(kStraggler);
-  EXPECT_TRUE(GetsThrough(late));
-}
-
-TEST_F(ContentionTest, TheFavoriteComesBeforeTheOthers) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& turn = StartContender(2);
-  contended_.Favor(3);
-  contended_.Release(1);
-  EXPECT_FALSE(contended_.TryAcquire(1));
-  TakeAndRelease(3);
-  EXPECT_TRUE(GetsThrough(turn));
-}
-
-TEST_F(WriteQueueTest, AFavoriteThatHasParkedIsWoken) {
-  ASSERT_TRUE(queue_.TryAcquire(1));
-  queue_.Favor(2);
-  std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
-  queue_.Release(1);
-  EXPECT_TRUE(turn.get());
-  EXPECT_TRUE(queue_.TryAcquire(2));
-}
-
-TEST_F(ContentionTest, AFavoriteHasOneTurn) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  contended_.Favor(3);
-  contended_.Release(1);
-  ASSERT_TRUE(contended_.TryAcquire(3));
-  std::future<bool>& turn = StartContender(2);
-  contended_.Release(3);
-  EXPECT_TRUE(GetsThrough(turn));
-}
-
-TEST_F(ContentionTest, WithoutContentionThereIsNoFavorite) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  contended_.Favor(3);
-  contended_.Release(1);
-  EXPECT_TRUE(contended_.TryAcquire(1)) << "the lock is free: it can have it whenever it likes";
-}
-
-// A transaction may last for long.
-TEST_F(ContentionTest, WhoWaitsForLongParksAndIsCalledInOrder) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& second = StartContender(3, 12, kLong);
-  std::future<bool>& first = StartContender(2, 11, kLong);
-  clock_.Advance(kPatience);
-  ASSERT_TRUE(clock_.AwaitSleepers(2));
-  contended_.Release(1);
-  EXPECT_FALSE(contended_.TryAcquire(1));
-  EXPECT_FALSE(contended_.TryAcquire(3));
-  ASSERT_TRUE(first.get());
-  TakeAndRelease(2);
-  EXPECT_TRUE(second.get());
-}
-
-TEST_F(ContentionTest, WhereTheLockIsUsuallyHeldForLongTheyParkAtOnce) {
-  for (int i = 0; i < 3; i++) {
-    ASSERT_TRUE(contended_.TryAcquire(1));
-    clock_.Advance(kMilli);
-    contended_.Release(1);
-  }
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& turn = StartContender(2);
-  ASSERT_TRUE(clock_.AwaitSleepers(1));
-  contended_.Release(1);
-  EXPECT_TRUE(turn.get());
-}
-
-// Those that have parked are called first: who gives way must not be left behind by them.
-TEST_F(ContentionTest, WhenTheLockComesToBeHeldForLongTheyParkToo) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& turn = StartContender(2);
-  std::future<bool> parked = std::async(std::launch::async, [this] {
-    return contended_.AwaitTurn(3, contended_.NewTicket(), clock_.NowNanos() + kLong, false);
-  });
-  ASSERT_TRUE(clock_.AwaitSleepers(1));
-  clock_.Advance(kPatience - kMilli);
-  contended_.Release(1);
-  ASSERT_TRUE(parked.get());
-  ASSERT_TRUE(clock_.AwaitSleepers(1));
-  TakeAndRelease(3);
-  EXPECT_TRUE(GetsThrough(turn));
-}
-
-// A checkpoint's turn is not one of a round.
-TEST_F(ContentionTest, ACheckpointComesFirst) {
-  ASSERT_TRUE(contended_.TryAcquire(1));
-  std::future<bool>& turn = StartContender(2);
-  std::future<bool>& checkpoint = StartContender(3, WriteQueue::kFirst, kLong);
-  ASSERT_TRUE(clock_.AwaitSleepers(1));
-  contended_.Release(1);
-  EXPECT_FALSE(contended_.TryAcquire(2));
-  ASSERT_TRUE(checkpoint.get());
-  contended_.EndTurn(3);
-  EXPECT_TRUE(GetsThrough(turn));
-}
-
 // ---- Many threads ----
 
-// Releasing races with queueing up. The counter is not atomic: mutual exclusion is what makes it
-// right.
-void ShareALock(WriteQueue* queue, int rounds, FakeClock* clock) {
-  constexpr int kThreads = 6;
-  int64_t counter = 0;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; i++) {
-    threads.emplace_back([&, writer = static_cast<WriteQueue::Writer>(i + 1)] {
-      for (int round = 0; round < rounds; round++) {
-        const uint64_t ticket = queue->NewTicket();
-        while (!queue->TryAcquire(writer)) {
-          queue->AwaitTurn(writer, ticket, clock->NowNanos() + kLong, true);
-        }
-        counter++;
-        queue->Release(writer);
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(counter, int64_t{kThreads} * rounds);
-  EXPECT_EQ(queue->waiting(), 0);
-  EXPECT_TRUE(queue->TryAcquire(100));
-}
-
 TEST_F(WriteQueueTest, NoWakeUpIsLost) { ShareALock(&queue_, Scaled(5'000), &clock_); }
-
-// Time stands still: a round that nobody ends would never end.
-TEST_F(ContentionTest, NoTurnIsLost) { ShareALock(&contended_, Scaled(5'000), &clock_); }
 
 // With real time: turns that are not taken, deadlines that pass, checkpoints, other processes.
 TEST(WriteQueueStressTest, WhateverTheyDoThereIsOneAtATime) {

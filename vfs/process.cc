@@ -1,9 +1,14 @@
 #include "process.h"
 
+#include <algorithm>
 #include <atomic>
+#include <thread>
 
 #if __has_include(<pthread.h>)
 #include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
 #endif
 
 namespace groupcommit {
@@ -35,5 +40,18 @@ Mutex& ProcessMutex() {
 }
 
 uint64_t ForkGeneration() { return fork_generation.load(std::memory_order_relaxed); }
+
+int ProcessorCount() {
+  static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return count;
+}
+
+int CurrentProcessor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return kUnknownProcessor;
+#endif
+}
 
 }  // namespace groupcommit

@@ -17,6 +17,11 @@ Mutex& ProcessMutex();
 // may be held by threads that do not exist here, so it must not be touched.
 uint64_t ForkGeneration();
 
+// How many processors there are, and which one the calling thread runs on.
+constexpr int kUnknownProcessor = -1;
+int ProcessorCount();
+int CurrentProcessor();
+
 }  // namespace groupcommit
 
 #endif  // GROUPCOMMIT_PROCESS_H_

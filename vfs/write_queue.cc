@@ -1,10 +1,7 @@
 #include "write_queue.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
-
-#include "process.h"
 
 namespace groupcommit {
 
@@ -12,6 +9,7 @@ namespace groupcommit {
 
 bool WriteQueue::TryAcquire(Writer writer) {
   uint64_t lock = lock_.load(std::memory_order_acquire);
+  while (lock == 0 && IsWarmElsewhere()) lock = lock_.load(std::memory_order_acquire);
   do {
     if (lock != KeptFor(writer) && !IsFree(lock)) return false;
   } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
@@ -25,12 +23,20 @@ bool WriteQueue::TryAcquire(Writer writer) {
   return true;
 }
 
+bool WriteQueue::IsWarmElsewhere() const {
+  if (waiting() < kCrowd * processors_.count) return false;
+  const int64_t free_for = clock_->NowNanos() - changed_hands_at_.load(std::memory_order_relaxed);
+  return free_for < kWarmNanos &&
+         released_on_.load(std::memory_order_relaxed) != processors_.current();
+}
+
 void WriteQueue::Release(Writer writer) {
   constexpr int64_t kWeight = 8;
   const int64_t usual = hold_nanos_.load(std::memory_order_relaxed);
   const int64_t now = clock_->NowNanos();
   const int64_t held = now - changed_hands_at_.load(std::memory_order_relaxed);
   changed_hands_at_.store(now, std::memory_order_relaxed);
+  released_on_.store(processors_.current(), std::memory_order_relaxed);
   hold_nanos_.store(usual + (held - usual) / kWeight, std::memory_order_relaxed);
   if (long_turn_until_.load(std::memory_order_relaxed) != 0) long_turn_until_.store(0);
   const bool favors = waiting() != 0 && favored_.load(std::memory_order_relaxed) != kNobody;
@@ -150,7 +156,7 @@ bool WriteQueue::Contend(Writer writer, uint64_t ticket, int64_t deadline) {
         unchanged >= yield_nanos_ || hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos;
     if (now >= deadline || parks) break;
     kept = Claim(writer, ticket, now);
-    if (!kept) std::this_thread::yield();
+    if (!kept) clock_->Yield();
   }
   contending_.fetch_sub(1, std::memory_order_relaxed);
   if (!kept && ticket <= round_through_.load(std::memory_order_relaxed)) {
@@ -169,7 +175,7 @@ bool WriteQueue::IsOfThisRound(uint64_t ticket, int64_t now) const {
 bool WriteQueue::Claim(Writer writer, uint64_t ticket, int64_t now) {
   uint64_t seen = lock_.load(std::memory_order_acquire);
   if (seen == KeptFor(writer)) return true;
-  if (!IsFree(seen) || !IsOfThisRound(ticket, now)) return false;
+  if (!IsFree(seen) || !IsOfThisRound(ticket, now) || IsWarmElsewhere()) return false;
   if (!mutex_.TryLock()) return false;  // somebody is just getting it
   // Again: what was seen without the mutex may since have become a turn that was prolonged.
   seen = lock_.load(std::memory_order_acquire);
