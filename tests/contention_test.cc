@@ -72,7 +72,7 @@ class ProcessorTest : public ContentionTest {
   // They contend on another processor than this thread's.
   void StartContenders(int n) {
     for (int i = 0; i < n; i++) {
-      const WriteQueue::Writer writer = 10 + i;
+      const WriteQueue::Writer writer = 10 + static_cast<WriteQueue::Writer>(i);
       const uint64_t ticket = contended_.NewTicket();
       others_.push_back(std::async(std::launch::async, [=, this] {
         processor = 1;
@@ -86,7 +86,7 @@ class ProcessorTest : public ContentionTest {
     const int64_t enough = clock_.yields() + 1'000;
     while (clock_.yields() < enough) std::this_thread::yield();
   }
-  size_t Through() {
+  int64_t Through() {
     return std::count_if(others_.begin(), others_.end(),
                          [](std::future<bool>& turn) { return IsThrough(turn); });
   }
@@ -100,7 +100,7 @@ TEST_F(ProcessorTest, ManyLeaveTheLockToTheOneThatReleasedIt) {
   contended_.Release(1);
   clock_.Advance(WriteQueue::kWarmNanos - 1);
   LetThemLook();
-  EXPECT_EQ(Through(), 0u);
+  EXPECT_EQ(Through(), 0);
   EXPECT_TRUE(contended_.TryAcquire(2)) << "is on that processor";
   contended_.Release(2);
 }

@@ -12,11 +12,11 @@ TEST(SpinLockTest, OneAtATime) {
   SpinLock lock;
   int64_t count = 0;  // ThreadSanitizer watches it
   int64_t without = 0;
-  constexpr int kThreads = 4;
+  constexpr size_t kThreads = 4;
   constexpr int kTurns = 20'000;
   std::vector<std::thread> threads;
   std::vector<int64_t> given_up(kThreads);
-  for (int i = 0; i < kThreads; i++) {
+  for (size_t i = 0; i < kThreads; i++) {
     threads.emplace_back([&, i] {
       for (int turn = 0; turn < kTurns; turn++) {
         if (lock.LockSoon()) {
