@@ -53,13 +53,12 @@ class SteadyClock final : public Clock {
 
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     const int64_t left = deadline_nanos - NowNanos();
-    if (left <= 0) return;
-    if (TooShortToPark(left)) {
+    if (left > 0 && TooShortToPark(left)) {
       mutex.Unlock();
       Yield();
       mutex.Lock();
     } else {
-      cond.WaitFor(mutex, std::chrono::nanoseconds(left));
+      ParkUntil(cond, mutex, deadline_nanos);
     }
   }
 
