@@ -136,15 +136,15 @@ TEST_F(CoordinatorCountedTest, AFailedSyncIsToldToAllWhoWait) {
 TEST_F(CoordinatorCountedTest, ALeaderWhoseSyncOverlappedAFailureIsTold) {
   log_.HoldSyncs();
   const Lsn counted = Count();
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
   BackgroundCall& leader = StartWaitSynced(counted);
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& bad = StartSyncNow();
   ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(0, kError);
+  log_.Finish(1, kError);
   EXPECT_EQ(bad.Result(), kError);
   EXPECT_TRUE(log_.RollBack(0));
   EXPECT_TRUE(coordinator_.Resume());
-  log_.Finish(1);
+  log_.Finish(0);
   EXPECT_EQ(leader.Result(), kError);
   EXPECT_EQ(coordinator_.synced(), 0u);
   EXPECT_EQ(coordinator_.failure(), 0);

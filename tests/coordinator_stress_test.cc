@@ -96,6 +96,10 @@ class Device {
    public:
     Handle(Device* device, uint64_t seed) : device_(device), random_(seed) {}
     int Sync(Lsn from, Lsn through) override { return device_->Sync(this, from, through); }
+    uint64_t SeesFailuresAfter() const override {
+      return device_->tells_all_ ? sees_after_ : kSeesNone;
+    }
+    void set_sees_after(uint64_t sync) { sees_after_ = sync; }
 
    private:
     friend class Device;
@@ -103,6 +107,7 @@ class Device {
     Random random_;
     const std::thread::id owner_ = std::this_thread::get_id();
     uint64_t errors_told_ = 0;  // guarded by device_->mutex_
+    uint64_t sees_after_ = 0;
   };
 
   // By the thread that is going to sync through it. Also closes it and opens it again.
@@ -214,6 +219,7 @@ class Schedule {
   }
 
   int64_t failed_syncs() const { return stats_.failed_syncs.Get(); }
+  int64_t overlapped_syncs() const { return stats_.overlapped_syncs.Get(); }
   int64_t commits() const { return static_cast<int64_t>(coordinator_.appended()); }
 
  private:
@@ -239,12 +245,17 @@ class Schedule {
     }
   }
 
+  void Open(Device::Handle* handle) {
+    device_.Open(handle);
+    handle->set_sees_after(coordinator_.SyncsBegun());
+  }
+
   void Thread(uint64_t seed) {
     Random random(seed);
     Device::Handle handle(&device_, seed + 500);
-    device_.Open(&handle);
+    Open(&handle);
     for (uint64_t step = 0; step < steps_; step++) {
-      if (Chance(random, unruly_)) device_.Open(&handle);
+      if (Chance(random, unruly_)) Open(&handle);
       if (Chance(random, unruly_)) {
         coordinator_.SetPolicy(RandomPolicy(random));
       } else if (Chance(random, unruly_)) {
@@ -341,7 +352,7 @@ class Schedule {
   // All threads have gone: nothing is left behind, and life goes on.
   void CheckEnd() {
     Device::Handle handle(&device_, seed_ + 1);
-    device_.Open(&handle);
+    Open(&handle);
     device_.StopFailing();
     if (coordinator_.failure() != 0) Recover(random_);
     const Lsn lsn = Write(random_);
@@ -363,7 +374,8 @@ class Schedule {
 
   SteadyClock clock_;
   Statistics stats_;
-  Coordinator coordinator_{&clock_, &stats_};
+  Coordinator coordinator_{&clock_, &stats_,
+                           Chance(random_, 0.7) ? SyncOverlap::Always() : SyncOverlap()};
 
   std::mutex write_lock_;
   uint64_t failures_before_resume_ = 0;       // guarded by write_lock_
@@ -384,6 +396,7 @@ TEST(CoordinatorStress, RandomSchedules) {
   Watchdog watchdog;
   int64_t commits = 0;
   int64_t failed_syncs = 0;
+  int64_t overlapped_syncs = 0;
   for (int i = 0; i < schedules && !::testing::Test::HasFailure(); i++) {
     const uint64_t seed = first_seed + static_cast<uint64_t>(i);
     SCOPED_TRACE("GROUPCOMMIT_TEST_SEED=" + std::to_string(seed));
@@ -392,13 +405,16 @@ TEST(CoordinatorStress, RandomSchedules) {
     schedule->Run();
     commits += schedule->commits();
     failed_syncs += schedule->failed_syncs();
+    overlapped_syncs += schedule->overlapped_syncs();
     if (::testing::Test::HasFailure()) {
       std::fprintf(stderr, "failed: GROUPCOMMIT_TEST_SEED=%llu\n",
                    static_cast<unsigned long long>(seed));
     }
   }
-  std::printf("%lld commits, %lld failed syncs\n", static_cast<long long>(commits),
-              static_cast<long long>(failed_syncs));
+  EXPECT_GT(overlapped_syncs, 0);
+  std::printf("%lld commits, %lld failed syncs, %lld overlapped ones\n",
+              static_cast<long long>(commits), static_cast<long long>(failed_syncs),
+              static_cast<long long>(overlapped_syncs));
 }
 
 }  // namespace

@@ -272,7 +272,7 @@ TEST_F(PolicySettingsTest, StatisticsAsJson) {
   EXPECT_EQ(db.Text("SELECT group_concat(key) FROM json_each(" + json + ")"),
             "connections,commits,deferred,syncs,failed_syncs,batch,windows_filled,windows_expired,"
             "reader_waits,pending,waiting,fenced,sync,commit_wait,lock_wait,reader_wait,"
-            "lsn,durable_lsn,background_errors");
+            "lsn,durable_lsn,background_errors,overlapped_syncs");
   const auto extract = [&](const std::string& path_in_it) {
     return db.Int("SELECT json_extract(" + json + ",'" + path_in_it + "')");
   };
@@ -299,7 +299,7 @@ TEST_F(PolicySettingsTest, TheStatisticsTable) {
                        " WHERE name NOT LIKE '%\\_us' ESCAPE '\\'"),
             "path,policy,connections,commits,deferred,syncs,failed_syncs,batch,windows_filled,"
             "windows_expired,reader_waits,pending,waiting,fenced,lsn,durable_lsn,"
-            "background_errors");
+            "background_errors,overlapped_syncs");
   EXPECT_EQ(plain.Int("SELECT count(*) FROM pragma_table_info('groupcommit_stats')"
                       " WHERE name IN ('sync_p50_us','sync_p99_us','sync_max_us',"
                       "'commit_wait_p50_us','lock_wait_p99_us','reader_wait_max_us')"),

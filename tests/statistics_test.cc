@@ -162,6 +162,7 @@ TEST(Statistics, CopiesEachCounterToItsPlace) {
   stats->deferred.Add(2);
   stats->syncs.Add(3);
   stats->failed_syncs.Add(4);
+  stats->overlapped_syncs.Add(12);
   stats->windows_filled.Add(5);
   stats->windows_expired.Add(6);
   stats->reader_waits.Add();
@@ -179,6 +180,7 @@ TEST(Statistics, CopiesEachCounterToItsPlace) {
   EXPECT_EQ(out.deferred, 2);
   EXPECT_EQ(out.syncs, 3);
   EXPECT_EQ(out.failed_syncs, 4);
+  EXPECT_EQ(out.overlapped_syncs, 12);
   EXPECT_EQ(out.windows_filled, 5);
   EXPECT_EQ(out.windows_expired, 6);
   EXPECT_EQ(out.reader_waits, 7);
@@ -226,13 +228,21 @@ class JsonReader {
 TEST(Statistics, JsonHasEveryMember) {
   groupcommit_statistics stats{};
   std::vector<std::pair<std::string, sqlite3_int64*>> members{
-      {"connections", &stats.connections},   {"commits", &stats.commits},
-      {"deferred", &stats.deferred},         {"syncs", &stats.syncs},
-      {"failed_syncs", &stats.failed_syncs}, {"windows_filled", &stats.windows_filled},
-      {"pending", &stats.pending},           {"windows_expired", &stats.windows_expired},
-      {"waiting", &stats.waiting},           {"fenced", &stats.fenced},
-      {"reader_waits", &stats.reader_waits}, {"lsn", &stats.lsn},
-      {"durable_lsn", &stats.durable_lsn},   {"background_errors", &stats.background_errors}};
+      {"connections", &stats.connections},
+      {"commits", &stats.commits},
+      {"deferred", &stats.deferred},
+      {"syncs", &stats.syncs},
+      {"failed_syncs", &stats.failed_syncs},
+      {"windows_filled", &stats.windows_filled},
+      {"pending", &stats.pending},
+      {"windows_expired", &stats.windows_expired},
+      {"waiting", &stats.waiting},
+      {"fenced", &stats.fenced},
+      {"reader_waits", &stats.reader_waits},
+      {"lsn", &stats.lsn},
+      {"durable_lsn", &stats.durable_lsn},
+      {"background_errors", &stats.background_errors},
+      {"overlapped_syncs", &stats.overlapped_syncs}};
   for (int i = 0; i < GROUPCOMMIT_BATCH_BUCKETS; i++) {
     members.emplace_back("batch[" + std::to_string(i) + "]", &stats.batch[i]);
   }

@@ -5,20 +5,13 @@
 #include <utility>
 
 #include "coordinator.h"
+#include "moving_average.h"
 
 namespace groupcommit {
-namespace {
-
-void Smooth(int64_t* average, int64_t sample) {
-  constexpr int64_t kWeight = 8;
-  *average = *average == 0 ? sample : *average + (sample - *average) / kWeight;
-}
-
-}  // namespace
 
 void Coordinator::OpenWindow(Waiter* keeper) {
   keeper_ = keeper;
-  window_full_at_ = durable() + CompanyWanted();
+  window_full_at_ = CoveredThrough() + CompanyWanted();
   next_look_at_ = NextLook();
   window_begun_at_ = clock_->NowNanos();
   window_ends_at_.store(WindowEnds(), std::memory_order_relaxed);
@@ -34,7 +27,7 @@ void Coordinator::TakeOver() {
 // The keeper leads.
 void Coordinator::EndWindow() {
   Waiter* keeper = std::exchange(keeper_, nullptr);
-  leading_ = true;
+  appointed_ = true;
   Dequeue(keeper);
   keeper->Set(Waiter::kLeading);
   if (keeper->dozes) window_cond_.SignalAll();
@@ -80,14 +73,14 @@ int64_t Coordinator::WindowEnds() const {
 
 // When twice as many are there.
 Lsn Coordinator::NextLook() const {
-  const Lsn from = durable();
+  const Lsn from = CoveredThrough();
   return from + 2 * std::max<Lsn>(appended() - from, 1);
 }
 
 bool Coordinator::CompanyIsHere() const {
   if (keeper_ != nullptr) return appended() >= window_full_at_;
   const Lsn wanted = CompanyWanted();
-  return wanted <= 1 || appended() >= durable() + wanted;
+  return wanted <= 1 || appended() >= CoveredThrough() + wanted;
 }
 
 // With how many commits the leader would like to sync.
@@ -99,9 +92,21 @@ Lsn Coordinator::CompanyWanted() const {
     case FlushPolicy::Kind::kGroup:
       return policy_.max_wait_us == 0 ? 1 : std::max<Lsn>(policy_.max_batch, 1);
     case FlushPolicy::Kind::kAuto:
-      return PaysToWait() ? in_flight_ : 1;
+      return PaysToWait() ? GroupSize() : 1;
   }
   return 1;
+}
+
+// How many syncs may be under way at a time for those that wait.
+int Coordinator::MostLeaders() const {
+  if (policy_.kind != FlushPolicy::Kind::kAuto) return 1;
+  return overlap_.Most(static_cast<int64_t>(in_flight_));
+}
+
+// The commits in flight are in as many groups as there may be syncs under way.
+Lsn Coordinator::GroupSize() const {
+  const auto groups = static_cast<Lsn>(MostLeaders());
+  return groups == 1 ? in_flight_ : std::max<Lsn>((in_flight_ + groups - 1) / groups, 2);
 }
 
 // Without a wait, writers that were served by one sync and those that came while it ran take turns
@@ -109,7 +114,7 @@ Lsn Coordinator::CompanyWanted() const {
 // the leader waits until all K have come, they do so in the time of one sync and of their coming,
 // one after the other. That is less if all come in less than a sync.
 bool Coordinator::PaysToWait() const {
-  return static_cast<int64_t>(in_flight_) * append_nanos_ < sync_nanos_;
+  return static_cast<int64_t>(GroupSize()) * append_nanos_ < sync_nanos_;
 }
 
 int64_t Coordinator::WindowNanos() const {
@@ -122,7 +127,7 @@ int64_t Coordinator::WindowNanos() const {
 // to come: it is worth that only if it takes less than their part of a sync.
 int64_t Coordinator::PatienceEnds() const {
   if (policy_.kind != FlushPolicy::Kind::kAuto) return std::numeric_limits<int64_t>::max();
-  const auto pending = static_cast<int64_t>(std::max<Lsn>(appended() - durable(), 1));
+  const auto pending = static_cast<int64_t>(std::max<Lsn>(appended() - CoveredThrough(), 1));
   const int64_t last = std::max(window_begun_at_, last_append_at_.load(std::memory_order_relaxed));
   return last + sync_nanos_ / pending;
 }
@@ -172,10 +177,17 @@ int64_t Coordinator::YieldsUntil() const {
 void Coordinator::LearnFrom(Lsn from, int64_t sync_nanos) {
   const Lsn through = appended();
   in_flight_ = through - from;  // those it covered, and those that came while it ran
-  Smooth(&sync_nanos_, sync_nanos);
+  SmoothWithin(8, &sync_nanos_, sync_nanos);
   if (in_flight_ > 1) LearnPace(through - first_since_.load(std::memory_order_relaxed) + 1);
   first_since_.store(through + 1, std::memory_order_relaxed);
   ended_at_ = clock_->NowNanos();
+}
+
+// What it teaches of syncs that are under way at a time: `leaders` were when this one had begun.
+void Coordinator::LearnOverlap(int leaders, int64_t sync_nanos) {
+  if (policy_.kind != FlushPolicy::Kind::kAuto) return;
+  overlap_.Learn(leaders, sync_nanos,
+                 {.in_flight = static_cast<int64_t>(in_flight_), .apart_nanos = append_nanos_});
 }
 
 // How far apart did the `came` commits come that were appended since the last sync ended? What is

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 
+#include "process.h"
 #include "sync_strength.h"
 
 namespace groupcommit {
@@ -268,6 +269,14 @@ int Connection::DeferSync(int flags) {
   deferred_ = true;
   database_->stats().deferred.Add();
   return SQLITE_OK;
+}
+
+void Connection::SetLog(sqlite3_file* log, bool read_only) {
+  log_ = log;
+  log_is_read_only_ = read_only;
+  if (log == nullptr) return;
+  sees_failures_after_ = SyncErrorsReachEachHandle() ? database_->coordinator().SyncsBegun()
+                                                     : Coordinator::Log::kSeesNone;
 }
 
 // The coordinator's sync: in this thread, through this connection's own handle on the log.

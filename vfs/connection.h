@@ -51,10 +51,7 @@ class Connection final : private Coordinator::Log {
     wal_index_ = wal_index;
     shm_is_open_ = mapped;
   }
-  void SetLog(sqlite3_file* log, bool read_only) {
-    log_ = log;
-    log_is_read_only_ = read_only;
-  }
+  void SetLog(sqlite3_file* log, bool read_only);
 
   // Around the base VFS's xShmLock(). `locks` has a bit for each lock. BeforeLock() may refuse.
   int BeforeLock(unsigned locks, bool exclusive);
@@ -114,6 +111,7 @@ class Connection final : private Coordinator::Log {
   enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
 
   int Sync(Lsn from, Lsn through) override;
+  uint64_t SeesFailuresAfter() const override { return sees_failures_after_; }
 
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
   int BaseShmLock(int offset, int n, int flags);
@@ -180,6 +178,7 @@ class Connection final : private Coordinator::Log {
   const WriteQueue::Writer writer_;  // what we are called in the write queue
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
+  uint64_t sees_failures_after_ = kSeesNone;
   bool shm_is_open_ = false;
   sqlite3** db_ = nullptr;
   volatile void* wal_index_ = nullptr;

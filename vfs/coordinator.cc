@@ -5,7 +5,8 @@
 
 namespace groupcommit {
 
-Coordinator::Coordinator(Clock* clock, Statistics* stats) : clock_(clock), stats_(stats) {}
+Coordinator::Coordinator(Clock* clock, Statistics* stats, const SyncOverlap& overlap)
+    : clock_(clock), stats_(stats), overlap_(overlap) {}
 
 Coordinator::~Coordinator() = default;
 
@@ -24,6 +25,11 @@ void Coordinator::Reserve(size_t waiters) {
     free_ = waiters_.back().get();
   }
   running_.reserve(waiters);
+}
+
+uint64_t Coordinator::SyncsBegun() const {
+  MutexLock lock(mutex_);
+  return begun_;
 }
 
 Lsn Coordinator::Append(uint64_t failures_before) {
@@ -71,9 +77,9 @@ int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALY
     mutex_.Unlock();
     return error;
   }
-  if (!leading_ && CompanyIsHere()) {
+  const bool under_way = IsUnderWay(goal);
+  if (!under_way && (keeper_ != nullptr || MayLead()) && CompanyIsHere()) {
     if (keeper_ != nullptr) TakeOver();
-    leading_ = true;
     return Lead(goal, log);
   }
   Waiter* self = NewWaiter();
@@ -88,7 +94,7 @@ int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALY
   Enqueue(self);
   if (keeper_ != nullptr) {
     OnCompany();
-  } else if (!leading_) {
+  } else if (!under_way && MayLead()) {
     OpenWindow(self);
   }
   mutex_.Unlock();
@@ -105,6 +111,7 @@ int Coordinator::Follow(Waiter* self, Log* log) NO_THREAD_SAFETY_ANALYSIS {
         const Goal goal = self->goal;
         ReturnWaiter(self);
         mutex_.Lock();
+        appointed_ = false;
         return Lead(goal, log);
       }
       case Waiter::kSettled: {
@@ -118,23 +125,33 @@ int Coordinator::Follow(Waiter* self, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   }
 }
 
-// The leader's part: one sync, then the leadership goes to a waiter that it did not cover, if any.
+// One more sync may be under way than there are.
+bool Coordinator::MayLead() const { return !appointed_ && leaders_ < MostLeaders(); }
+
+// The leader's part: one sync, then the leadership goes to a waiter that no sync covers, if any.
 int Coordinator::Lead(const Goal& goal, Log* log) {
   int error = 0;
-  // A SyncNow() may have settled everything in the meantime.
+  // Another sync may have settled everything in the meantime.
   if (!Settled(goal, &error)) {
     const Lsn from = durable();
-    Running sync = Begin(failures());
+    const Running sync = Begin(*log, failures());
+    const int leaders = ++leaders_;
+    if (leaders > 1) stats_->overlapped_syncs.Add();
     mutex_.Unlock();
-    const int sync_error = TimedSync(log, from, &sync);
+    int sync_error;
+    const int64_t nanos = TimedSync(log, from, sync.through, &sync_error);
     mutex_.Lock();
+    const Lsn tail = durable();
     const int outcome = Finish(sync, sync_error);
-    if (outcome == 0) LearnFrom(from, sync.nanos);
+    leaders_--;
+    if (outcome == 0 && sync.through > tail) {
+      LearnFrom(tail, nanos);
+      if (sync.sees_after != Log::kSeesNone) LearnOverlap(leaders, nanos);
+    }
     // A commit is settled either way, as the sync went through it.
     if (!Settled(goal, &error)) error = outcome;
   }
   Waiter* settled = TakeSettled();
-  leading_ = false;
   Waiter* successor = AppointSuccessor();
   mutex_.Unlock();
   // The next sync should start before anybody else runs.
@@ -143,13 +160,15 @@ int Coordinator::Lead(const Goal& goal, Log* log) {
   return error;
 }
 
-// The oldest waiter leads the next sync, or waits for company. It does not doze: who did is served
-// by the sync that ended its window.
+// The oldest waiter that no sync covers leads the next one, or waits for company. It does not doze:
+// who did is covered by the sync that ended its window.
 Coordinator::Waiter* Coordinator::AppointSuccessor() {
+  if (keeper_ != nullptr || !MayLead()) return nullptr;
   Waiter* successor = oldest_;
+  while (successor != nullptr && IsUnderWay(successor->goal)) successor = successor->next;
   if (successor == nullptr) return nullptr;
   if (CompanyIsHere()) {
-    leading_ = true;
+    appointed_ = true;
     Dequeue(successor);
     successor->Set(Waiter::kLeading);
   } else {
@@ -167,16 +186,17 @@ int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
     if (error != 0) return error;
     if (failures() != failures_before) return last_error_;
     from = durable();
-    sync = Begin(failures_before);
+    sync = Begin(*log, failures_before);
   }
-  int error = TimedSync(log, from, &sync);
+  int error;
+  TimedSync(log, from, sync.through, &error);
   Waiter* settled;
-  Waiter* successor = nullptr;
+  Waiter* successor;
   {
     MutexLock lock(mutex_);
     error = Finish(sync, error);
     settled = TakeSettled();
-    if (!leading_ && keeper_ == nullptr) successor = AppointSuccessor();
+    successor = AppointSuccessor();
   }
   if (successor != nullptr) successor->Notify();
   WakeAll(settled);
@@ -185,37 +205,39 @@ int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
 
 // The tail is read here, after the wait for company and before the sync begins: the sync covers
 // just the bytes that were in the log when it began.
-Coordinator::Running Coordinator::Begin(uint64_t failures_before) {
+Coordinator::Running Coordinator::Begin(const Log& log, uint64_t failures_before) {
   Running sync;
   sync.number = ++begun_;
   sync.through = appended();  // acquire: pairs with Append()
   sync.written = written();   // and with CountWritten()
   sync.failures_before = failures_before;
-  running_.push_back(sync.number);
+  sync.sees_after = log.SeesFailuresAfter();
+  running_.push_back(sync);
   return sync;
 }
 
-int Coordinator::TimedSync(Log* log, Lsn from, Running* sync) {
+// Returns how long it took, ns.
+int64_t Coordinator::TimedSync(Log* log, Lsn from, Lsn through, int* error) {
   const int64_t start = clock_->NowNanos();
-  const int error = log->Sync(from, sync->through);
-  sync->nanos = clock_->NowNanos() - start;
+  *error = log->Sync(from, through);
+  const int64_t nanos = clock_->NowNanos() - start;
   stats_->syncs.Add();
-  stats_->sync.Record(sync->nanos);
-  if (error != 0) stats_->failed_syncs.Add();
-  return error;
+  stats_->sync.Record(nanos);
+  if (*error != 0) stats_->failed_syncs.Add();
+  return nanos;
 }
 
 // Settles what the sync has settled. Returns the error that it counts as: one that overlaps a
 // failed sync counts as failed, since the kernel may have told the other one alone of the bytes
 // that it lost.
 int Coordinator::Finish(const Running& sync, int error) {
-  running_.erase(std::find(running_.begin(), running_.end(), sync.number));
+  std::erase_if(running_, [&sync](const Running& other) { return other.number == sync.number; });
   ended_cond_.SignalAll();
   if (error != 0) {
     tails_.failures.fetch_add(1, std::memory_order_seq_cst);
     last_error_ = error;
   } else {
-    AwaitOverlapping();
+    AwaitOverlapping(sync);
     if (failures() != sync.failures_before) {
       error = last_error_;
       int settled;
@@ -231,13 +253,15 @@ int Coordinator::Finish(const Running& sync, int error) {
   return error;
 }
 
-// Waits for the syncs that began before this moment. One of them may have failed already, without
-// our knowing, and have been told of what ours was to make durable.
-void Coordinator::AwaitOverlapping() {
-  const uint64_t last = begun_;
-  while (std::any_of(running_.begin(), running_.end(), [last](uint64_t n) { return n <= last; })) {
-    ended_cond_.Wait(mutex_);
-  }
+// Waits for those of the syncs that have begun by now of whose failure `sync` would not have been
+// told: one of them may have failed already, without our knowing, and have lost what `sync` was to
+// make durable. That is not so where each was told through a log of its own.
+void Coordinator::AwaitOverlapping(const Running& sync) {
+  const auto conceals = [&sync, last = begun_](const Running& other) {
+    return other.number <= last &&
+           (other.number <= sync.sees_after || other.sees_after == Log::kSeesNone);
+  };
+  while (std::any_of(running_.begin(), running_.end(), conceals)) ended_cond_.Wait(mutex_);
 }
 
 void Coordinator::AdvanceTails(const Running& sync) {
@@ -292,6 +316,21 @@ bool Coordinator::Settled(const Goal& goal, int* error) const {
   }
   *error = failure();
   return *error != 0;
+}
+
+// Is a sync under way that settles the goal when it ends?
+bool Coordinator::IsUnderWay(const Goal& goal) const {
+  return std::any_of(running_.begin(), running_.end(), [&](const Running& sync) {
+    return sync.failures_before == failures() && sync.through >= goal.durable &&
+           sync.written >= goal.synced;
+  });
+}
+
+// The newest commit that is durable, or that a sync is under way for.
+Lsn Coordinator::CoveredThrough() const {
+  Lsn through = durable();
+  for (const Running& sync : running_) through = std::max(through, sync.through);
+  return through;
 }
 
 void Coordinator::Enqueue(Waiter* waiter) {

@@ -5,7 +5,8 @@
 // reached that LSN (WaitDurable). The leader notes how far the log has been appended, syncs once
 // without holding any lock, and moves the durable tail. The others are followers. Commits that are
 // appended while a sync runs are not covered by it; they form the next batch, and one of them is
-// handed the leadership.
+// handed the leadership when the sync ends: or, where the device serves several syncs at a time,
+// begins the next one beside it (sync_overlap.h).
 //
 // If the flush policy wants more company for a sync than is there, the first one to wait keeps a
 // window open. Who makes the company complete takes the lead, so that the sync begins in a thread
@@ -24,6 +25,7 @@
 #include "flush_policy.h"
 #include "mutex.h"
 #include "statistics.h"
+#include "sync_overlap.h"
 
 namespace groupcommit {
 
@@ -55,12 +57,18 @@ class Coordinator {
     // without a lock.
     virtual int Sync(Lsn from, Lsn through) = 0;
 
+    // The number of a sync, see SyncsBegun(). If one with a greater number loses bytes, Sync() of
+    // this log fails too if it runs meanwhile, whoever else has been told of the loss.
+    virtual uint64_t SeesFailuresAfter() const { return kSeesNone; }
+    static constexpr uint64_t kSeesNone = UINT64_MAX;
+
    protected:
     ~Log() = default;
   };
 
-  // `clock` and `stats` must outlive the coordinator.
-  Coordinator(Clock* clock, Statistics* stats);
+  // `clock` and `stats` must outlive the coordinator. `overlap` decides how many syncs are under
+  // way at a time under the policy auto; with the others, waiting commits have one.
+  Coordinator(Clock* clock, Statistics* stats, const SyncOverlap& overlap = {});
   ~Coordinator();
   Coordinator(const Coordinator&) = delete;
   Coordinator& operator=(const Coordinator&) = delete;
@@ -77,6 +85,10 @@ class Coordinator {
   // REQUIRES: all of its bytes have been written to the log, and no other thread appends at the
   // same time (SQLite's write lock).
   Lsn Append(uint64_t failures_before) EXCLUDES(mutex_);
+
+  // The number of the newest sync. A log that is opened before the call may see the failures of
+  // those that begin after it.
+  uint64_t SyncsBegun() const EXCLUDES(mutex_);
 
   // Returns 0 once `target` is durable, or the error code of the failed sync that took it away.
   // Takes no lock and makes no system call when it is durable already. Ends, because a sync does.
@@ -100,7 +112,7 @@ class Coordinator {
   // the latest: nothing then.
   std::optional<int> WaitSyncedUntil(Lsn target, int64_t deadline_nanos) EXCLUDES(mutex_);
 
-  // Syncs in this thread, without waiting for others to begin, also while a leader is at work; what
+  // Syncs in this thread, without waiting for others to begin, also while leaders are at work; what
   // was appended before the call is durable when it returns 0. `failures_before` is failures() from
   // before the first of the bytes that the caller wants to be durable was written: if a sync has
   // failed since, they may be lost, and the call fails. Any thread.
@@ -190,7 +202,7 @@ class Coordinator {
     Lsn through = 0;               // it covers the commits up to here
     Lsn written = 0;               // and the counted ones
     uint64_t failures_before = 0;  // failures() from before what it is to make durable was written
-    int64_t nanos = 0;             // how long it took
+    uint64_t sees_after = 0;       // Log::SeesFailuresAfter()
   };
 
   int WaitInLine(const Goal& goal, Log* log) EXCLUDES(mutex_);
@@ -201,6 +213,7 @@ class Coordinator {
   bool MayGiveWay(int64_t now) const {
     return now >= no_yield_until_.load(std::memory_order_relaxed);
   }
+  bool MayLead() const REQUIRES(mutex_);
   int Lead(const Goal& goal, Log* log) RELEASE(mutex_);
   Waiter* AppointSuccessor() REQUIRES(mutex_);
 
@@ -218,17 +231,22 @@ class Coordinator {
   int64_t WindowNanos() const REQUIRES(mutex_);
   int64_t PatienceEnds() const REQUIRES(mutex_);
   int64_t YieldsUntil() const REQUIRES(mutex_);
+  int MostLeaders() const REQUIRES(mutex_);
+  Lsn GroupSize() const REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
+  void LearnOverlap(int leaders, int64_t sync_nanos) REQUIRES(mutex_);
   void LearnPace(Lsn came) REQUIRES(mutex_);
 
-  Running Begin(uint64_t failures_before) REQUIRES(mutex_);
-  int TimedSync(Log* log, Lsn from, Running* sync) EXCLUDES(mutex_);
+  Running Begin(const Log& log, uint64_t failures_before) REQUIRES(mutex_);
+  int64_t TimedSync(Log* log, Lsn from, Lsn through, int* error) EXCLUDES(mutex_);
   int Finish(const Running& sync, int error) REQUIRES(mutex_);
-  void AwaitOverlapping() REQUIRES(mutex_);
+  void AwaitOverlapping(const Running& sync) REQUIRES(mutex_);
   void AdvanceTails(const Running& sync) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
   bool FindFailure(Lsn target) const EXCLUDES(mutex_);
   bool Settled(const Goal& goal, int* error) const REQUIRES(mutex_);
+  bool IsUnderWay(const Goal& goal) const REQUIRES(mutex_);
+  Lsn CoveredThrough() const REQUIRES(mutex_);
   void Enqueue(Waiter* waiter) REQUIRES(mutex_);
   void Dequeue(Waiter* waiter) REQUIRES(mutex_);
   Waiter* TakeSettled() REQUIRES(mutex_);
@@ -247,9 +265,11 @@ class Coordinator {
 
   mutable Mutex mutex_;
   FlushPolicy policy_ GUARDED_BY(mutex_);
-  // Whoever waits is in the queue, but for the leader. While there are any, somebody leads or keeps
-  // the window.
-  bool leading_ GUARDED_BY(mutex_) = false;      // someone is the leader
+  SyncOverlap overlap_ GUARDED_BY(mutex_);
+  // Whoever waits is in the queue, but for the leaders. While no sync is under way that covers all
+  // of them, somebody has been appointed to lead or keeps the window, or all who may lead do.
+  int leaders_ GUARDED_BY(mutex_) = 0;           // whose syncs are under way
+  bool appointed_ GUARDED_BY(mutex_) = false;    // somebody is to lead the next one
   Waiter* keeper_ GUARDED_BY(mutex_) = nullptr;  // of the window, which is open
   Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;  // the queue, in order of arrival
   Waiter* newest_ GUARDED_BY(mutex_) = nullptr;
@@ -258,9 +278,9 @@ class Coordinator {
   std::vector<std::unique_ptr<Waiter>> waiters_ GUARDED_BY(mutex_);
   std::vector<Failure> history_ GUARDED_BY(mutex_);  // ended by Resume()
   int last_error_ GUARDED_BY(mutex_) = 0;
-  uint64_t begun_ GUARDED_BY(mutex_) = 0;             // number of the newest sync
-  std::vector<uint64_t> running_ GUARDED_BY(mutex_);  // numbers of the syncs under way: a few
-  CondVar ended_cond_;                                // one of them has ended
+  uint64_t begun_ GUARDED_BY(mutex_) = 0;            // number of the newest sync
+  std::vector<Running> running_ GUARDED_BY(mutex_);  // the syncs under way: a few
+  CondVar ended_cond_;                               // one of them has ended
 
   // The window.
   CondVar window_cond_;  // the keeper dozes on it

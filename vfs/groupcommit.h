@@ -274,6 +274,9 @@ typedef struct groupcommit_statistics {
   sqlite3_int64 durable_lsn;                      /* newest one known to be durable */
   sqlite3_int64 background_errors;                /* times that commits which nobody waited for
                                                   ** could not be made durable */
+  sqlite3_int64 overlapped_syncs;                 /* of syncs, the ones for waiting commits that
+                                                  ** began while another such one was under way:
+                                                  ** policy auto, on disks that gain by it */
 } groupcommit_statistics;
 
 /*

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <thread>
 
 #if __has_include(<pthread.h>)
@@ -9,6 +10,7 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/utsname.h>
 #endif
 
 namespace groupcommit {
@@ -40,6 +42,21 @@ Mutex& ProcessMutex() {
 }
 
 uint64_t ForkGeneration() { return fork_generation.load(std::memory_order_relaxed); }
+
+bool SyncErrorsReachEachHandle() {
+#if defined(__linux__)
+  static const bool reach = [] {
+    utsname system;
+    int major = 0;
+    int minor = 0;
+    return uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 4 || (major == 4 && minor >= 13));
+  }();
+  return reach;
+#else
+  return false;
+#endif
+}
 
 int ProcessorCount() {
   static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -65,6 +65,7 @@ void Statistics::CopyTo(groupcommit_statistics* out) const {
   out->deferred = deferred.Get();
   out->syncs = syncs.Get();
   out->failed_syncs = failed_syncs.Get();
+  out->overlapped_syncs = overlapped_syncs.Get();
   for (size_t i = 0; i < batch.size(); i++) out->batch[i] = batch[i].Get();
   out->windows_filled = windows_filled.Get();
   out->windows_expired = windows_expired.Get();
@@ -141,6 +142,7 @@ std::string StatisticsToJson(const groupcommit_statistics& stats) {
       .Number("lsn", stats.lsn)
       .Number("durable_lsn", stats.durable_lsn)
       .Number("background_errors", stats.background_errors)
+      .Number("overlapped_syncs", stats.overlapped_syncs)
       .Close();
 }
 

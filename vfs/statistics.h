@@ -46,6 +46,7 @@ struct Statistics {
   Counter deferred;
   Counter syncs;
   Counter failed_syncs;
+  Counter overlapped_syncs;
   std::array<Counter, GROUPCOMMIT_BATCH_BUCKETS> batch;
   Counter windows_filled;
   Counter windows_expired;

@@ -65,6 +65,7 @@ constexpr Column kColumns[] = {
     COUNTER(lsn),
     COUNTER(durable_lsn),
     COUNTER(background_errors),
+    COUNTER(overlapped_syncs),
 };
 
 #undef COUNTER

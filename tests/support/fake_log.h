@@ -98,6 +98,11 @@ class FakeLog final : public Coordinator::Log {
     model_.EndSync(calls_.at(call).begin, error == 0);
     calls_.at(call).ended_on_device = true;
   }
+  // Syncs that begin from now on end at once; those that are held stay so.
+  void StopHolding() {
+    std::lock_guard lock(mutex_);
+    holding_ = false;
+  }
   // Nothing is held any longer.
   void ReleaseAll() {
     std::lock_guard lock(mutex_);

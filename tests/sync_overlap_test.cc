@@ -1,0 +1,134 @@
+// Whether several syncs at a time pay, by what they take.
+#include "sync_overlap.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace groupcommit {
+namespace {
+
+constexpr int64_t kMicro = 1'000;
+constexpr int64_t kMilli = 1'000'000;
+
+// A device of which a sync takes `alone`, or `beside` others.
+struct Device {
+  int64_t alone;
+  int64_t beside;
+};
+constexpr Device kParallel{2 * kMilli, 2 * kMilli};
+constexpr Device kSerial{2 * kMilli, 8 * kMilli};
+
+class SyncOverlapTest : public ::testing::Test {
+ protected:
+  // Of all syncs, as many are under way as may be.
+  void Run(int syncs, const Device& device, const SyncOverlap::Load& load) {
+    for (int i = 0; i < syncs; i++) {
+      const int most = overlap_.Most(load.in_flight);
+      const bool before = Overlaps(load);
+      overlap_.Learn(most, most > 1 ? device.beside : device.alone, load);
+      switches_ += Overlaps(load) != before;
+      overlapped_ += before;
+    }
+  }
+  bool Overlaps(const SyncOverlap::Load& load) const { return overlap_.Most(load.in_flight) > 1; }
+
+  static constexpr SyncOverlap::Load kMany{.in_flight = 32, .apart_nanos = 20 * kMicro};
+
+  SyncOverlap overlap_;
+  int switches_ = 0;
+  int overlapped_ = 0;  // how many syncs were allowed company
+};
+
+TEST_F(SyncOverlapTest, OneAtATimeUntilItIsKnown) {
+  EXPECT_EQ(overlap_.Most(1000), 1);
+  Run(SyncOverlap::kShortestPause - 1, kParallel, kMany);
+  EXPECT_EQ(overlap_.Most(1000), 1);
+}
+
+TEST_F(SyncOverlapTest, ADeviceThatServesSeveral) {
+  Run(SyncOverlap::kShortestPause + SyncOverlap::kTrial, kParallel, kMany);
+  EXPECT_EQ(overlap_.Most(kMany.in_flight), SyncOverlap::kMost);
+  overlapped_ = 0;
+  Run(100'000, kParallel, kMany);
+  EXPECT_GT(overlapped_, 97'000) << "trials of the other way are rare";
+  EXPECT_LT(overlapped_, 99'990) << "and do not end";
+}
+
+TEST_F(SyncOverlapTest, ADeviceThatServesOneAfterTheOther) {
+  Run(SyncOverlap::kShortestPause + SyncOverlap::kTrial, kSerial, kMany);
+  EXPECT_EQ(switches_, 2) << "it was tried";
+  EXPECT_EQ(overlap_.Most(kMany.in_flight), 1);
+  overlapped_ = 0;
+  Run(100'000, kSerial, kMany);
+  EXPECT_LT(overlapped_, 3'000);
+  EXPECT_GT(overlapped_, 10);
+}
+
+// They would share their syncs with nobody.
+TEST_F(SyncOverlapTest, NotForAFew) {
+  Run(1000, kParallel, {.in_flight = 5, .apart_nanos = 200 * kMicro});
+  EXPECT_EQ(switches_, 0);
+  Run(2000, kParallel, kMany);
+  EXPECT_EQ(overlap_.Most(kMany.in_flight), SyncOverlap::kMost);
+  EXPECT_EQ(overlap_.Most(5), 1);
+}
+
+TEST_F(SyncOverlapTest, NotForShortSyncs) {
+  Run(1000, {499 * kMicro, 499 * kMicro}, kMany);
+  EXPECT_EQ(switches_, 0);
+}
+
+// All are there in a hundredth of a sync's time.
+TEST_F(SyncOverlapTest, NotWithoutAGain) {
+  Run(1000, {20 * kMilli, 20 * kMilli}, {.in_flight = 10, .apart_nanos = 20 * kMicro});
+  EXPECT_EQ(switches_, 0);
+}
+
+// The processors are what there is too little of.
+TEST_F(SyncOverlapTest, NotWhereCommitsTakeLongerThanTheirSyncs) {
+  Run(1000, kParallel, {.in_flight = 32, .apart_nanos = 200 * kMicro});
+  EXPECT_EQ(switches_, 0);
+}
+
+TEST_F(SyncOverlapTest, NoticesThatTheDeviceHasChanged) {
+  Run(5000, kParallel, kMany);
+  ASSERT_TRUE(Overlaps(kMany));
+  constexpr int kSoon = SyncOverlap::kLongestPause + 2 * SyncOverlap::kTrial;
+  Run(kSoon, kSerial, kMany);
+  EXPECT_FALSE(Overlaps(kMany));
+  Run(5000, kSerial, kMany);
+  Run(kSoon, kParallel, kMany);
+  EXPECT_TRUE(Overlaps(kMany));
+  Run(40, {100 * kMicro, 100 * kMicro}, kMany);
+  EXPECT_FALSE(Overlaps(kMany)) << "short syncs need no trial";
+}
+
+TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
+  Run(5000, kParallel, kMany);
+  ASSERT_TRUE(Overlaps(kMany));
+  const int switches = switches_;
+  for (int i = 0; i < 20; i++) {
+    Run(500, kParallel, kMany);
+    Run(1, {8'000 * kMilli, 8'000 * kMilli}, kMany);
+  }
+  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_LE(switches_ - switches, 2 * 10'000 / SyncOverlap::kLongestPause + 2) << "only trials";
+}
+
+// A trial in which no two syncs met says nothing.
+TEST_F(SyncOverlapTest, ATrialWithoutCompanyIsNone) {
+  for (int i = 0; i < 5000; i++) overlap_.Learn(1, 2 * kMilli, kMany);
+  Run(SyncOverlap::kTrial, kSerial, kMany);
+  EXPECT_FALSE(Overlaps(kMany));
+}
+
+TEST_F(SyncOverlapTest, Always) {
+  overlap_ = SyncOverlap::Always();
+  EXPECT_EQ(overlap_.Most(1), SyncOverlap::kMost);
+  Run(5000, kSerial, kMany);
+  EXPECT_EQ(overlap_.Most(1), SyncOverlap::kMost);
+}
+
+}  // namespace
+}  // namespace groupcommit

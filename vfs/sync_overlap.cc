@@ -1,0 +1,68 @@
+#include "sync_overlap.h"
+
+#include <algorithm>
+
+#include "moving_average.h"
+
+namespace groupcommit {
+namespace {
+
+// In what time all that are in flight commit once, if up to `most` syncs are under way: a sync's
+// and that in which the members of a group come, one after the other. Or if they come so slowly
+// that no sync waits for all of its group, that in which the next of the syncs begins. But never
+// less than they all take to come.
+int64_t Round(int64_t sync_nanos, int most, const SyncOverlap::Load& load) {
+  const int64_t all_come = load.in_flight * load.apart_nanos;
+  return std::max(all_come, sync_nanos + std::min(all_come, sync_nanos) / most);
+}
+
+// More than groups of one, which would share their syncs with nobody.
+constexpr int64_t kFewestInFlight = 6;
+
+// Is it worth the processor's time that more syncs cost, and more than noise?
+bool Pays(int64_t nanos_alone, int64_t nanos_beside, const SyncOverlap::Load& load) {
+  const int64_t alone = Round(nanos_alone, 1, load);
+  return nanos_beside >= SyncOverlap::kShortestNanos && load.in_flight >= kFewestInFlight &&
+         Round(nanos_beside, SyncOverlap::kMost, load) < alone - alone / 16;
+}
+
+}  // namespace
+
+int SyncOverlap::Most(int64_t in_flight) const {
+  return always_ || (overlaps_ && in_flight >= kFewestInFlight) ? kMost : 1;
+}
+
+void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load) {
+  if (always_) return;
+  syncs_++;
+  if ((under_way > 1) == overlaps_) {
+    samples_++;
+    SmoothWithin(2, overlaps_ ? &nanos_beside_ : &nanos_alone_, nanos);
+  }
+  if (tries_) {
+    if (syncs_ >= kTrial) EndTrial(load);
+  } else if (overlaps_ && nanos_beside_ < kShortestNanos) {
+    SwitchTo(false);
+    pause_ = kShortestPause;
+  } else if (syncs_ >= pause_ && (overlaps_ || Pays(nanos_alone_, nanos_alone_, load))) {
+    SwitchTo(!overlaps_);
+    (overlaps_ ? nanos_beside_ : nanos_alone_) = 0;
+    tries_ = true;
+  }
+}
+
+void SyncOverlap::SwitchTo(bool overlaps) {
+  overlaps_ = overlaps;
+  tries_ = false;
+  syncs_ = samples_ = 0;
+}
+
+void SyncOverlap::EndTrial(const Load& load) {
+  constexpr int kFewest = kTrial / 4;
+  const bool before = !overlaps_;
+  const bool after = samples_ < kFewest ? before : Pays(nanos_alone_, nanos_beside_, load);
+  pause_ = after == before ? std::min(2 * pause_, kLongestPause) : kShortestPause;
+  SwitchTo(after);
+}
+
+}  // namespace groupcommit
