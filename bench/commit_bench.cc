@@ -40,7 +40,7 @@ std::atomic<bool> failed{false};
 // A storage to compare on: a base VFS, and groupcommit over it.
 struct Disk {
   explicit Disk(const Storage& storage)
-      : base(std::string("bench-") + storage.name, storage.delay, storage.changes),
+      : base(std::string("bench-") + storage.name, storage.delay, storage.kind),
         shim(std::string("groupcommit-") + storage.name) {
     if (groupcommit_register(shim.c_str(), base.name().c_str(), 0, nullptr) != SQLITE_OK) {
       throw std::runtime_error("cannot register the VFS " + shim);

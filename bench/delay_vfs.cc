@@ -4,6 +4,9 @@
 #include <stdexcept>
 #include <thread>
 
+#include "groupcommit.h"
+#include "loss_reports.h"
+
 namespace groupcommit::bench {
 namespace {
 
@@ -11,6 +14,7 @@ namespace {
 struct WalFile {
   sqlite3_file header;
   DelayVfs* vfs;
+  const char* path;
 
   static WalFile* From(sqlite3_file* file) { return reinterpret_cast<WalFile*>(file); }
   sqlite3_file* base() { return reinterpret_cast<sqlite3_file*>(this + 1); }
@@ -47,6 +51,11 @@ int CheckReservedLock(sqlite3_file* f, int* out) {
 }
 
 int FileControl(sqlite3_file* f, int op, void* arg) {
+  if (op == GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD) {
+    const WalFile* wal = WalFile::From(f);
+    *static_cast<int*>(arg) = wal->vfs->EachHandleIsTold(Base(f), wal->path) ? 1 : 0;
+    return SQLITE_OK;
+  }
   return Base(f)->pMethods->xFileControl(Base(f), op, arg);
 }
 
@@ -88,6 +97,7 @@ int Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags, int*
   auto* wal = WalFile::From(file);
   wal->header.pMethods = nullptr;
   wal->vfs = Self(vfs);
+  wal->path = name;
   const int rc = base->xOpen(base, name, wal->base(), flags, out_flags);
   if (wal->base()->pMethods != nullptr) wal->header.pMethods = &kWalMethods;
   return rc;
@@ -133,8 +143,8 @@ int CurrentTimeInt64(sqlite3_vfs* v, sqlite3_int64* out) {
 
 }  // namespace
 
-DelayVfs::DelayVfs(const std::string& name, std::chrono::microseconds delay, bool changes)
-    : name_(name), delay_(delay), changes_(changes), base_(sqlite3_vfs_find(nullptr)) {
+DelayVfs::DelayVfs(const std::string& name, std::chrono::microseconds delay, Kind kind)
+    : name_(name), delay_(delay), kind_(kind), base_(sqlite3_vfs_find(nullptr)) {
   if (base_ == nullptr) throw std::runtime_error("SQLite has no default VFS");
   vfs_.iVersion = std::min(base_->iVersion, 2);  // Nobody swaps system calls through this one.
   vfs_.szOsFile = static_cast<int>(sizeof(WalFile)) + base_->szOsFile;
@@ -161,6 +171,10 @@ DelayVfs::DelayVfs(const std::string& name, std::chrono::microseconds delay, boo
 
 DelayVfs::~DelayVfs() { sqlite3_vfs_unregister(&vfs_); }
 
+bool DelayVfs::EachHandleIsTold(sqlite3_file* wal, const char* path) const {
+  return delay_.count() > 0 || groupcommit::EachHandleIsTold(base_, wal, path);
+}
+
 int DelayVfs::Sleep(int microseconds) {
   const bool hurry = hurry_.load(std::memory_order_relaxed);
   return base_->xSleep(base_, hurry ? std::min(microseconds, 1000) : microseconds);
@@ -170,10 +184,13 @@ int DelayVfs::SyncWal(sqlite3_file* wal, int flags) {
   wal_syncs_.fetch_add(1, std::memory_order_relaxed);
   if (delay_ == kSkipSync) return SQLITE_OK;
   const int rc = wal->pMethods->xSync(wal, flags);
-  const bool is_fast =
-      changes_ && std::chrono::steady_clock::now().time_since_epoch() / kPhase % 2 == 0;
+  const bool is_fast = kind_ == Kind::kChanging &&
+                       std::chrono::steady_clock::now().time_since_epoch() / kPhase % 2 == 0;
+  if (delay_.count() == 0 || is_fast) return rc;
+  std::unique_lock lock(one_by_one_, std::defer_lock);
+  if (kind_ == Kind::kSerial) lock.lock();
   // Asleep, not spinning: a slow disk leaves the processor to the other writers.
-  if (delay_.count() > 0 && !is_fast) std::this_thread::sleep_for(delay_);
+  std::this_thread::sleep_for(delay_);
   return rc;
 }
 

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <string>
 
 namespace groupcommit::bench {
@@ -21,14 +22,18 @@ class DelayVfs {
   // A delay that stands for no sync at all: what is left is the cost of everything else.
   static constexpr std::chrono::microseconds kSkipSync{-1};
 
-  // If the delay changes, it is there for so long, and then not, by turns.
+  enum class Kind : uint8_t {
+    kParallel,  // syncs overlap in time: a network disk that writes through
+    kSerial,    // one after the other: a disk that empties its cache for each of them
+    kChanging,  // as kParallel for kPhase, and then no delay, by turns
+  };
   static constexpr std::chrono::milliseconds kPhase{100};
 
-  // Wraps the default VFS. Each sync of a WAL takes `delay` longer than the base's own, or, if it
-  // `changes`, in every other phase. Throws std::runtime_error when SQLite refuses to register it.
+  // Wraps the default VFS. Each sync of a WAL takes `delay` longer than the base's own. Throws
+  // std::runtime_error when SQLite refuses to register it.
   explicit DelayVfs(const std::string& name,
                     std::chrono::microseconds delay = std::chrono::microseconds{0},
-                    bool changes = false);
+                    Kind kind = Kind::kParallel);
   ~DelayVfs();
 
   DelayVfs(const DelayVfs&) = delete;
@@ -41,6 +46,10 @@ class DelayVfs {
 
   // The base's sync of `wal`, counted and delayed. Any thread.
   int SyncWal(sqlite3_file* wal, int flags);
+
+  // Are the syncs of `wal`, at `path`, independent? Those of a disk that is made up here are; else
+  // the shim's own judgement of the disk beneath.
+  bool EachHandleIsTold(sqlite3_file* wal, const char* path) const;
 
   // While it is on, nobody sleeps longer than a millisecond at a time. SQLite's busy handler sleeps
   // through its connection's VFS, counts its calls, not the time, and cannot be interrupted: this
@@ -55,9 +64,10 @@ class DelayVfs {
  private:
   const std::string name_;
   const std::chrono::microseconds delay_;
-  const bool changes_;
+  const Kind kind_;
   sqlite3_vfs* const base_;
   sqlite3_vfs vfs_{};
+  std::mutex one_by_one_;              // Held for a delay of kSerial.
   std::atomic<int64_t> wal_syncs_{0};  // A statistic: orders nothing.
   std::atomic<bool> hurry_{false};     // Alone in what it says: orders nothing.
 };

@@ -101,6 +101,7 @@ std::vector<Block> BlocksOf(Extent extent) {
                {"stock_normal", "on_each_flush", "group", "rocksdb"},
                {1, 4, 16, 64, 256}},
               {{Mix::kInsert}, {"plus_0.5ms", "plus_5ms", "plus_20ms"}, rivals, {1, 8, 64}},
+              {{Mix::kInsert}, {"plus_1ms_serial"}, rivals, {16, 64}},
               {writes, {"disk"}, rivals, {1, 8, 64}},
               {reads, {"disk"}, rivals, {32, 256}}};
     case Extent::kWindows:
@@ -116,12 +117,14 @@ std::vector<Block> BlocksOf(Extent extent) {
 }  // namespace
 
 const std::vector<Storage>& Storages() {
-  static const std::vector<Storage> storages = {{"disk", std::chrono::microseconds{0}},
-                                                {"plus_0.5ms", std::chrono::microseconds{500}},
-                                                {"plus_1ms", std::chrono::milliseconds{1}},
-                                                {"plus_5ms", std::chrono::milliseconds{5}},
-                                                {"plus_20ms", std::chrono::milliseconds{20}},
-                                                {"changing", std::chrono::milliseconds{2}, true}};
+  static const std::vector<Storage> storages = {
+      {"disk", std::chrono::microseconds{0}},
+      {"plus_0.5ms", std::chrono::microseconds{500}},
+      {"plus_1ms", std::chrono::milliseconds{1}},
+      {"plus_5ms", std::chrono::milliseconds{5}},
+      {"plus_20ms", std::chrono::milliseconds{20}},
+      {"plus_1ms_serial", std::chrono::milliseconds{1}, DelayVfs::Kind::kSerial},
+      {"changing", std::chrono::milliseconds{2}, DelayVfs::Kind::kChanging}};
   return storages;
 }
 

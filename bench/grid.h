@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "delay_vfs.h"
 #include "engine.h"
 #include "mix.h"
 #include "verification.h"
@@ -29,7 +30,7 @@ struct Variant {
 struct Storage {
   const char* name;
   std::chrono::microseconds delay;  // What each sync of the log takes longer than the disk's own.
-  bool changes = false;             // It does so by turns: DelayVfs::kPhase.
+  DelayVfs::Kind kind = DelayVfs::Kind::kParallel;
 };
 
 struct Point {

@@ -21,12 +21,17 @@ struct Mode {
   int writers;
   int page_size;
   bool mixed;  // every other writer has synchronous=NORMAL
+  int sync_us = 100;
+  int commits = 800;
+
+  // Long enough for several syncs to be under way at a time.
+  bool overlaps() const { return sync_us > 500; }
 };
 
 // Found by GoogleTest.
 void PrintTo(const Mode& mode, std::ostream* out) {
   *out << mode.policy << ", " << mode.writers << " writers, page size " << mode.page_size
-       << (mode.mixed ? ", FULL and NORMAL" : "");
+       << (mode.mixed ? ", FULL and NORMAL" : "") << ", a sync of " << mode.sync_us << " us";
 }
 
 std::atomic<int> all_cuts{0};
@@ -132,7 +137,10 @@ class Cutter {
 
 class PowerCutTest : public ShimTest, public ::testing::WithParamInterface<Mode> {
  protected:
-  PowerCutTest() { storage_.SetSyncDelay(std::chrono::microseconds(100)); }
+  PowerCutTest() {
+    storage_.SetSyncDelay(std::chrono::microseconds(GetParam().sync_us));
+    storage_.SetErrorPerHandle(GetParam().overlaps());
+  }
 
   bool IsFull(int writer) const { return !GetParam().mixed || writer % 2 == 0; }
 
@@ -237,7 +245,7 @@ class PowerCutTest : public ShimTest, public ::testing::WithParamInterface<Mode>
     }
   }
 
-  const int64_t commits_ = Scaled(800) / GetParam().writers + 1;  // of each writer
+  const int64_t commits_ = Scaled(GetParam().commits) / GetParam().writers + 1;  // of each writer
   const int64_t total_ = commits_ * GetParam().writers;
   Knowledge known_{GetParam().writers};
   Cutter cutter_{&storage_, &dir_, &known_, total_};
@@ -290,16 +298,17 @@ TEST_P(PowerCutTest, LosesNothingThatWasAcknowledgedOrRead) {
   RecordProperty("cuts", checked);
   std::printf(
       "%d cuts: %d in calls, %d after commits, %d after reads; %d logs, %lld of %lld"
-      " commits deferred, %lld syncs\n",
+      " commits deferred, %lld syncs, %lld overlapped\n",
       checked, cutter_.in_call.taken, cutter_.after_commit.taken, cutter_.after_read.taken,
       logs.load(), static_cast<long long>(stats.deferred), static_cast<long long>(stats.commits),
-      static_cast<long long>(stats.syncs));
+      static_cast<long long>(stats.syncs), static_cast<long long>(stats.overlapped_syncs));
 }
 
 std::string NameOf(const ::testing::TestParamInfo<Mode>& info) {
   const std::string policy = info.param.policy;
   return policy.substr(0, policy.find('(')) + "_" + std::to_string(info.param.writers) +
-         "_writers_" + std::to_string(info.param.page_size) + (info.param.mixed ? "_mixed" : "");
+         "_writers_" + std::to_string(info.param.page_size) + (info.param.mixed ? "_mixed" : "") +
+         (info.param.overlaps() ? "_overlapping" : "");
 }
 
 constexpr char kEachFlush[] = "on_each_flush";
@@ -318,6 +327,10 @@ INSTANTIATE_TEST_SUITE_P(
                       Mode{kAuto, 4, 512, false}, Mode{kAuto, 4, 4096, false},
                       Mode{kAuto, 16, 512, false}, Mode{kAuto, 16, 4096, false}),
     NameOf);
+INSTANTIATE_TEST_SUITE_P(Overlapping, PowerCutTest,
+                         ::testing::Values(Mode{kAuto, 12, 4096, false, 700, 2400},
+                                           Mode{kAuto, 24, 512, false, 700, 2400}),
+                         NameOf);
 INSTANTIATE_TEST_SUITE_P(Mixed, PowerCutTest,
                          ::testing::Values(Mode{kEachFlush, 4, 4096, true},
                                            Mode{kGroup, 4, 512, true}, Mode{kGroup, 16, 4096, true},

@@ -26,7 +26,7 @@ class SyncOverlapTest : public ::testing::Test {
     for (int i = 0; i < syncs; i++) {
       const int most = overlap_.Most(load.in_flight);
       const bool before = Overlaps(load);
-      overlap_.Learn(most, most > 1 ? device.beside : device.alone, load);
+      overlap_.Learn(most, most > 1 ? device.beside : device.alone, load, true);
       switches_ += Overlaps(load) != before;
       overlapped_ += before;
     }
@@ -118,9 +118,22 @@ TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
 
 // A trial in which no two syncs met says nothing.
 TEST_F(SyncOverlapTest, ATrialWithoutCompanyIsNone) {
-  for (int i = 0; i < 5000; i++) overlap_.Learn(1, 2 * kMilli, kMany);
+  for (int i = 0; i < 5000; i++) overlap_.Learn(1, 2 * kMilli, kMany, true);
   Run(SyncOverlap::kTrial, kSerial, kMany);
   EXPECT_FALSE(Overlaps(kMany));
+}
+
+TEST_F(SyncOverlapTest, NotWhereTheyAreNotIndependent) {
+  EXPECT_FALSE(overlap_.is_wanted());
+  for (int i = 0; i < SyncOverlap::kShortestPause; i++) {
+    EXPECT_FALSE(overlap_.is_wanted());
+    overlap_.Learn(1, 2 * kMilli, kMany, false);
+  }
+  EXPECT_TRUE(overlap_.is_wanted());
+  EXPECT_FALSE(Overlaps(kMany));
+  overlap_.Learn(1, 2 * kMilli, kMany, true);
+  EXPECT_TRUE(Overlaps(kMany)) << "as soon as they are";
+  EXPECT_FALSE(overlap_.is_wanted());
 }
 
 TEST_F(SyncOverlapTest, Always) {

@@ -184,10 +184,12 @@ void Coordinator::LearnFrom(Lsn from, int64_t sync_nanos) {
 }
 
 // What it teaches of syncs that are under way at a time: `leaders` were when this one had begun.
-void Coordinator::LearnOverlap(int leaders, int64_t sync_nanos) {
+void Coordinator::LearnOverlap(int leaders, int64_t sync_nanos, bool independent) {
   if (policy_.kind != FlushPolicy::Kind::kAuto) return;
-  overlap_.Learn(leaders, sync_nanos,
-                 {.in_flight = static_cast<int64_t>(in_flight_), .apart_nanos = append_nanos_});
+  const SyncOverlap::Load load = {.in_flight = static_cast<int64_t>(in_flight_),
+                                  .apart_nanos = append_nanos_};
+  overlap_.Learn(leaders, sync_nanos, load, independent);
+  overlap_is_wanted_.store(overlap_.is_wanted(), std::memory_order_relaxed);
 }
 
 // How far apart did the `came` commits come that were appended since the last sync ended? What is

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <new>
 
-#include "process.h"
 #include "sync_strength.h"
 
 namespace groupcommit {
@@ -252,6 +251,9 @@ bool Connection::WritesOneDatabase() const {
 // Notes the commit, for WaitForCommit().
 int Connection::DeferSync(int flags) {
   Coordinator& coordinator = database_->coordinator();
+  if (coordinator.overlap_is_wanted()) {
+    database_->AskForLossReports(log_, sqlite3_filename_wal(name_));
+  }
   // The header is that of the commit before this one, or of the empty log that was just restarted.
   const WalIndexHeader before = Header();
   change_at_lock_ = before.change();  // recovery may have changed it since the lock was taken
@@ -275,8 +277,11 @@ void Connection::SetLog(sqlite3_file* log, bool read_only) {
   log_ = log;
   log_is_read_only_ = read_only;
   if (log == nullptr) return;
-  sees_failures_after_ = SyncErrorsReachEachHandle() ? database_->coordinator().SyncsBegun()
-                                                     : Coordinator::Log::kSeesNone;
+  syncs_before_ = database_->coordinator().SyncsBegun();
+}
+
+uint64_t Connection::SeesFailuresAfter() const {
+  return database_->each_handle_is_told() ? syncs_before_ : kSeesNone;
 }
 
 // The coordinator's sync: in this thread, through this connection's own handle on the log.

@@ -111,7 +111,7 @@ class Connection final : private Coordinator::Log {
   enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
 
   int Sync(Lsn from, Lsn through) override;
-  uint64_t SeesFailuresAfter() const override { return sees_failures_after_; }
+  uint64_t SeesFailuresAfter() const override;
 
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
   int BaseShmLock(int offset, int n, int flags);
@@ -178,7 +178,7 @@ class Connection final : private Coordinator::Log {
   const WriteQueue::Writer writer_;  // what we are called in the write queue
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
-  uint64_t sees_failures_after_ = kSeesNone;
+  uint64_t syncs_before_ = 0;  // Coordinator::SyncsBegun() when the log had been opened
   bool shm_is_open_ = false;
   sqlite3** db_ = nullptr;
   volatile void* wal_index_ = nullptr;

@@ -39,7 +39,7 @@ Lsn Coordinator::Append(uint64_t failures_before) {
   if (lsn == first_since_.load(std::memory_order_relaxed)) {
     first_append_at_.store(now, std::memory_order_relaxed);
   }
-  // Either a sync that fails now sees this commit and takes it away (FinishSync), or it is seen
+  // Either a sync that fails now sees this commit and takes it away (Finish), or it is seen
   // here.
   if (tails_.failures.load(std::memory_order_seq_cst) != failures_before) return 0;
   return lsn;
@@ -134,19 +134,18 @@ int Coordinator::Lead(const Goal& goal, Log* log) {
   // Another sync may have settled everything in the meantime.
   if (!Settled(goal, &error)) {
     const Lsn from = durable();
-    const Running sync = Begin(*log, failures());
+    Running sync = Begin(*log, failures());
     const int leaders = ++leaders_;
     if (leaders > 1) stats_->overlapped_syncs.Add();
     mutex_.Unlock();
     int sync_error;
     const int64_t nanos = TimedSync(log, from, sync.through, &sync_error);
     mutex_.Lock();
-    const Lsn tail = durable();
-    const int outcome = Finish(sync, sync_error);
+    const int outcome = Finish(&sync, sync_error);
     leaders_--;
-    if (outcome == 0 && sync.through > tail) {
-      LearnFrom(tail, nanos);
-      if (sync.sees_after != Log::kSeesNone) LearnOverlap(leaders, nanos);
+    if (outcome == 0 && sync.through > sync.tail) {
+      LearnFrom(sync.tail, nanos);
+      LearnOverlap(leaders, nanos, sync.sees_after != Log::kSeesNone);
     }
     // A commit is settled either way, as the sync went through it.
     if (!Settled(goal, &error)) error = outcome;
@@ -194,7 +193,7 @@ int Coordinator::SyncNow(Log* log, uint64_t failures_before) {
   Waiter* successor;
   {
     MutexLock lock(mutex_);
-    error = Finish(sync, error);
+    error = Finish(&sync, error);
     settled = TakeSettled();
     successor = AppointSuccessor();
   }
@@ -227,25 +226,31 @@ int64_t Coordinator::TimedSync(Log* log, Lsn from, Lsn through, int* error) {
   return nanos;
 }
 
-// Settles what the sync has settled. Returns the error that it counts as: one that overlaps a
-// failed sync counts as failed, since the kernel may have told the other one alone of the bytes
+// Settles what the sync has settled. Returns the error that it counts as: it counts as failed if
+// another one has failed since it began, as the kernel may have told that one alone of the bytes
 // that it lost.
-int Coordinator::Finish(const Running& sync, int error) {
-  std::erase_if(running_, [&sync](const Running& other) { return other.number == sync.number; });
+int Coordinator::Finish(Running* sync, int error) {
+  const auto self = [this, sync]() REQUIRES(mutex_) {
+    return std::find_if(running_.begin(), running_.end(),
+                        [sync](const Running& other) { return other.number == sync->number; });
+  };
+  self()->has_ended = true;
   ended_cond_.SignalAll();
   if (error != 0) {
     tails_.failures.fetch_add(1, std::memory_order_seq_cst);
     last_error_ = error;
   } else {
-    AwaitOverlapping(sync);
-    if (failures() != sync.failures_before) {
-      error = last_error_;
-      int settled;
-      if (Settled({.durable = sync.through}, &settled)) return error;  // it has nothing to add
-    }
+    AwaitOverlapping(*sync);
+  }
+  running_.erase(self());
+  if (error == 0 && failures() != sync->failures_before) {
+    error = last_error_;
+    int settled;
+    if (Settled({.durable = sync->through}, &settled)) return error;  // it has nothing to add
   }
   if (error == 0) {
-    AdvanceTails(sync);
+    sync->tail = durable();
+    AdvanceTails(*sync);
   } else if (failure() == 0) {
     // All that is not durable lies on top of the lost bytes, whenever it was appended.
     failure_.store(error, std::memory_order_release);
@@ -258,7 +263,7 @@ int Coordinator::Finish(const Running& sync, int error) {
 // make durable. That is not so where each was told through a log of its own.
 void Coordinator::AwaitOverlapping(const Running& sync) {
   const auto conceals = [&sync, last = begun_](const Running& other) {
-    return other.number <= last &&
+    return !other.has_ended && other.number <= last &&
            (other.number <= sync.sees_after || other.sees_after == Log::kSeesNone);
   };
   while (std::any_of(running_.begin(), running_.end(), conceals)) ended_cond_.Wait(mutex_);
@@ -277,6 +282,11 @@ void Coordinator::AdvanceTail(Lsn through) {
   if (through <= tail) return;
   if (failure() == 0) stats_->RecordBatch(through - tail);
   tails_.durable.store(through, std::memory_order_release);
+}
+
+bool Coordinator::AnySyncUnderWay() const {
+  MutexLock lock(mutex_);
+  return !running_.empty();
 }
 
 bool Coordinator::Resume() {

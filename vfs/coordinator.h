@@ -135,6 +135,9 @@ class Coordinator {
   // How many of them give way to other threads rather than sleep.
   int yielding() const { return yielding_.load(std::memory_order_relaxed); }
 
+  // Would several syncs at a time be tried if logs saw each other's failures?
+  bool overlap_is_wanted() const { return overlap_is_wanted_.load(std::memory_order_relaxed); }
+
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
   // although a later sync succeeds.
   uint64_t failures() const { return tails_.failures.load(std::memory_order_acquire); }
@@ -150,6 +153,9 @@ class Coordinator {
   // Every failed sync leads here, also one that nobody waited for: bytes that somebody appended
   // without waiting may be lost, and lie beneath whatever comes next.
   int failure() const { return failure_.load(std::memory_order_acquire); }
+
+  // Is a sync under way? In the state of failure none begins.
+  bool AnySyncUnderWay() const EXCLUDES(mutex_);
 
   // Ends the state of failure: what had been appended but was not durable stays failed for ever,
   // what is appended from now on is judged anew. REQUIRES: nobody appends meanwhile, and the caller
@@ -203,6 +209,8 @@ class Coordinator {
     Lsn written = 0;               // and the counted ones
     uint64_t failures_before = 0;  // failures() from before what it is to make durable was written
     uint64_t sees_after = 0;       // Log::SeesFailuresAfter()
+    bool has_ended = false;        // and waits for others before it counts
+    Lsn tail = 0;                  // durable() before it moved that
   };
 
   int WaitInLine(const Goal& goal, Log* log) EXCLUDES(mutex_);
@@ -234,12 +242,12 @@ class Coordinator {
   int MostLeaders() const REQUIRES(mutex_);
   Lsn GroupSize() const REQUIRES(mutex_);
   void LearnFrom(Lsn from, int64_t sync_nanos) REQUIRES(mutex_);
-  void LearnOverlap(int leaders, int64_t sync_nanos) REQUIRES(mutex_);
+  void LearnOverlap(int leaders, int64_t sync_nanos, bool independent) REQUIRES(mutex_);
   void LearnPace(Lsn came) REQUIRES(mutex_);
 
   Running Begin(const Log& log, uint64_t failures_before) REQUIRES(mutex_);
   int64_t TimedSync(Log* log, Lsn from, Lsn through, int* error) EXCLUDES(mutex_);
-  int Finish(const Running& sync, int error) REQUIRES(mutex_);
+  int Finish(Running* sync, int error) REQUIRES(mutex_);
   void AwaitOverlapping(const Running& sync) REQUIRES(mutex_);
   void AdvanceTails(const Running& sync) REQUIRES(mutex_);
   void AdvanceTail(Lsn through) REQUIRES(mutex_);
@@ -262,6 +270,7 @@ class Coordinator {
   std::atomic<int> waiting_{0};
   std::atomic<int> yielding_{0};  // how many followers give way rather than park
   std::atomic<int64_t> no_yield_until_{0};
+  std::atomic<bool> overlap_is_wanted_{false};
 
   mutable Mutex mutex_;
   FlushPolicy policy_ GUARDED_BY(mutex_);

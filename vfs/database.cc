@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "log_handle.h"
+#include "loss_reports.h"
 #include "sync_strength.h"
 #include "wal_format.h"
 
@@ -183,6 +184,11 @@ std::optional<int> Database::SyncOpenLog(Lsn from, Lsn through) {
 // It is stopped before the last log is removed.
 int Database::Sync(Lsn from, Lsn through) {
   return SyncOpenLog(from, through).value_or(SQLITE_IOERR_FSYNC);
+}
+
+void Database::AskForLossReports(sqlite3_file* log, const char* path) {
+  if (loss_reports_.load(std::memory_order_relaxed) >= 0) return;
+  loss_reports_.store(EachHandleIsTold(base_, log, path) ? 1 : 0, std::memory_order_relaxed);
 }
 
 int Database::OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log) {

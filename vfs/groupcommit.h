@@ -346,6 +346,26 @@ int groupcommit_wait(sqlite3* db, const char* zSchema, sqlite3_int64 iLsn, int m
 int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLsn);
 
 /*
+** FOR AUTHORS OF A BASE VFS
+**
+** Under the policy auto several syncs of the log may be under way at a time, if
+** the storage serves them faster than one after the other.  They have to be
+** independent then: if bytes are lost that were written to the file before both
+** of two syncs through different handles began, both of them fail, if they have
+** not ended before the loss.  (A sync that fails need not tell whose bytes are
+** lost.)  A VFS under which that is so, a network disk without a volatile cache
+** for one, says so by this xFileControl() opcode on the log, whose argument
+** points to an int: it sets it to 1 and returns SQLITE_OK.
+**
+** The opcode is asked once, when it begins to matter.  With SQLITE_OK and
+** another value, no two syncs of waiting commits are under way at a time.  With
+** SQLITE_NOTFOUND, likewise, except over SQLite's own unix VFS, on Linux 5.0 or
+** newer, where the kernel says that the disk has no volatile cache
+** (queue/write_cache in sysfs is "write through").
+*/
+#define GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD 0x47430005
+
+/*
 ** Adds the eponymous table groupcommit_stats to the connection db.  The
 ** extension does this by itself, for every connection of the process.
 **

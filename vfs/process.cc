@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <thread>
 
 #if __has_include(<pthread.h>)
@@ -10,7 +9,6 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
-#include <sys/utsname.h>
 #endif
 
 namespace groupcommit {
@@ -42,21 +40,6 @@ Mutex& ProcessMutex() {
 }
 
 uint64_t ForkGeneration() { return fork_generation.load(std::memory_order_relaxed); }
-
-bool SyncErrorsReachEachHandle() {
-#if defined(__linux__)
-  static const bool reach = [] {
-    utsname system;
-    int major = 0;
-    int minor = 0;
-    return uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2 &&
-           (major > 4 || (major == 4 && minor >= 13));
-  }();
-  return reach;
-#else
-  return false;
-#endif
-}
 
 int ProcessorCount() {
   static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -17,11 +17,6 @@ Mutex& ProcessMutex();
 // may be held by threads that do not exist here, so it must not be touched.
 uint64_t ForkGeneration();
 
-// Does the kernel tell each open file description of a write that failed while it was open, even if
-// another one has been told? Linux does since 4.13 (Documentation/core-api/errseq.rst); elsewhere
-// the first that syncs may be the only one to know.
-bool SyncErrorsReachEachHandle();
-
 // How many processors there are, and which one the calling thread runs on.
 constexpr int kUnknownProcessor = -1;
 int ProcessorCount();

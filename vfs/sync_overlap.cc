@@ -32,7 +32,7 @@ int SyncOverlap::Most(int64_t in_flight) const {
   return always_ || (overlaps_ && in_flight >= kFewestInFlight) ? kMost : 1;
 }
 
-void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load) {
+void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool independent) {
   if (always_) return;
   syncs_++;
   if ((under_way > 1) == overlaps_) {
@@ -45,6 +45,8 @@ void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load) {
     SwitchTo(false);
     pause_ = kShortestPause;
   } else if (syncs_ >= pause_ && (overlaps_ || Pays(nanos_alone_, nanos_alone_, load))) {
+    is_wanted_ = !independent;
+    if (!independent) return;
     SwitchTo(!overlaps_);
     (overlaps_ ? nanos_beside_ : nanos_alone_) = 0;
     tries_ = true;

@@ -33,7 +33,11 @@ class SyncOverlap {
   int Most(int64_t in_flight) const;
 
   // A sync has taken `nanos`; when it began, `under_way` of those that share were, with itself.
-  void Learn(int under_way, int64_t nanos, const Load& load);
+  // They may overlap only if they are `independent`.
+  void Learn(int under_way, int64_t nanos, const Load& load, bool independent);
+
+  // Would it have been tried if syncs had been independent?
+  bool is_wanted() const { return is_wanted_; }
 
   // How many syncs a trial of the other way takes, and how many lie between two trials, first and
   // when none of them has changed anything for long.
@@ -49,6 +53,7 @@ class SyncOverlap {
   bool always_ = false;
   bool overlaps_ = false;  // the way that is in use, by trial or for good
   bool tries_ = false;
+  bool is_wanted_ = false;
   int syncs_ = 0;    // since the trial or the pause has begun
   int samples_ = 0;  // those of them that began as overlaps_ says
   int pause_ = kShortestPause;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <new>
 
+#include "groupcommit.h"
+
 namespace groupcommit::testing {
 namespace {
 
@@ -61,6 +63,10 @@ int CheckReservedLock(sqlite3_file* f, int* out) noexcept {
   return Base(f)->pMethods->xCheckReservedLock(Base(f), out);
 }
 int FileControl(sqlite3_file* f, int op, void* arg) noexcept {
+  if (op == GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD) {  // see Record::Sync()
+    *static_cast<int*>(arg) = 1;
+    return SQLITE_OK;
+  }
   return Base(f)->pMethods->xFileControl(Base(f), op, arg);
 }
 int SectorSize(sqlite3_file* f) noexcept { return Base(f)->pMethods->xSectorSize(Base(f)); }

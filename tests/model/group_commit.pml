@@ -71,6 +71,9 @@
 #ifndef ABORTS /* how many commits fail past their deferred sync: wal.c, walIndexAppend() */
 #define ABORTS 0
 #endif
+#ifndef LEADERS /* how many may sync at a time; more than one only with OVERLAP */
+#define LEADERS 1
+#endif
 /* TOLD_ONCE: see "Storage" above.
  * OVERLAP: SyncNow() does not wait for a sync that is under way, nor the leader for SyncNow().
  * LATE_OPEN: writer 0 opens its log when it starts, which may be late.
@@ -143,11 +146,18 @@ byte failures;
 bit failure;    /* failure_ */
 bit mutex;      /* mutex_, where it is held over several steps */
 bit sync_mutex; /* one sync at a time, from the reading of the tail until its outcome is known */
+byte running;             /* running_: whose syncs are under way, or wait for others, */
+byte covers[CONNECTIONS]; /* through which LSN, */
+byte since[CONNECTIONS];  /* and failures when they began */
 #ifdef OVERLAP
-byte running;                /* running_: whose syncs are under way */
-byte overlaps[CONNECTIONS];  /* those that the connection's sync, which has ended, waits for */
+byte ended;                 /* which of them have ended */
+byte overlaps[CONNECTIONS]; /* those that the connection's sync, which has ended, waits for */
 #endif
-bit leading;    /* leading_ */
+#ifdef LATE_OPEN
+byte unseen; /* those that were under way when writer 0 opened its log: Log::SeesFailuresAfter() */
+#endif
+byte leaders;   /* leaders_ */
+bit appointed;  /* appointed_ */
 byte keeper;    /* 1 + keeper_, who is in the queue too; 0: nobody */
 byte queue;     /* the followers; the model lets any of them be the oldest */
 short history;  /* history_: the LSNs that failed syncs took away */
@@ -261,16 +271,25 @@ inline take_settled() {
   }
 }
 
-/* AppointSuccessor(): the oldest leads, or keeps the window. */
+/* IsUnderWay(). */
+#define SETTLES(c, lsn_) (((running >> (c)) & 1) && since[c] == failures && covers[c] >= (lsn_))
+#define UNDER_WAY(lsn_)                                                                   \
+  (SETTLES(0, lsn_) || SETTLES(1, lsn_) || SETTLES(2, lsn_) || SETTLES(READER, lsn_) || \
+   SETTLES(CHECKPOINTER, lsn_))
+
+#define MAY_LEAD (!appointed && leaders < LEADERS)
+
+/* AppointSuccessor(): the oldest that no sync covers leads, or keeps the window. */
+#define LEFT(c) ((queue & BIT(c)) && !UNDER_WAY(target[c]))
 #define HAND_TO(c)                                                                              \
-  (queue & BIT(c)) -> d_step { leading = 1; queue = queue & ~BIT(c); target[c] = 0; waiter[c] = LEADING } \
-  :: (queue & BIT(c)) -> d_step { keeper = c + 1; waiter[c] = KEEPING }
+  !keeper && MAY_LEAD && LEFT(c) -> d_step { appointed = 1; queue = queue & ~BIT(c); target[c] = 0; waiter[c] = LEADING } \
+  :: !keeper && MAY_LEAD && LEFT(c) -> d_step { keeper = c + 1; waiter[c] = KEEPING }
 inline hand_over() {
 #ifdef BUG_NO_HANDOVER /* who came while the sync ran is left to sleep */
   skip
 #else
   if
-  :: queue == 0
+  :: keeper || !MAY_LEAD || !(LEFT(0) || LEFT(1) || LEFT(2) || LEFT(READER))
   :: HAND_TO(0)
   :: HAND_TO(1)
   :: HAND_TO(2)
@@ -307,26 +326,47 @@ inline advance_tail() {
 
 /* A sync begins, in Lead() or SyncNow(): it covers what is in the log now. */
 inline begin_sync() {
-#ifdef OVERLAP
-  running = running | BIT(me);
-#endif
   sync_mutex = 1;
   before = failures;
   through = appended;
+  running = running | BIT(me);
+  covers[me] = through;
+  since[me] = before;
   syncing[me] = dirty
 }
 
 /* A sync has returned, and its failure is counted in the same step. */
-inline end_running() {
+inline tell_end() {
 #ifdef OVERLAP
-  running = running & ~BIT(me);
+  ended = ended | BIT(me);
   for (i : 0 .. CONNECTIONS - 1) {
     overlaps[i] = overlaps[i] & ~BIT(me)
-  }
-#else
-  skip
+  };
 #endif
+#ifdef LATE_OPEN
+  unseen = unseen & ~BIT(me);
+#endif
+  skip
 }
+
+inline end_running() {
+  tell_end();
+#ifdef OVERLAP
+  ended = ended & ~BIT(me);
+#endif
+  running = running & ~BIT(me);
+  covers[me] = 0;
+  since[me] = 0
+}
+
+/* Of whose failure might the sync of `me` not have been told? */
+#if defined(TOLD_ONCE)
+#define CONCEALED (running & ~ended)
+#elif defined(LATE_OPEN) && !defined(BUG_LATE_LOG_TRUSTED)
+#define CONCEALED (me == 0 -> running & ~ended & unseen : 0)
+#else
+#define CONCEALED 0
+#endif
 
 #if defined(OVERLAP) && !defined(BUG_OVERLAP_NOT_AWAITED)
 #define ALONE (overlaps[me] == 0) /* AwaitOverlapping() is over */
@@ -346,7 +386,7 @@ inline explain() {
 inline finish_sync(leads) {
 #ifdef OVERLAP
   if
-  :: rc == 0 -> d_step { mutex == 0 -> end_running(); overlaps[me] = running }
+  :: rc == 0 -> d_step { mutex == 0 -> tell_end(); overlaps[me] = CONCEALED }
   :: else
   fi;
 #endif
@@ -357,6 +397,7 @@ inline finish_sync(leads) {
 #ifdef BUG_SAMPLE_TAIL_AFTER_SYNC /* commits written while the sync ran are taken for synced */
         through = appended;
 #endif
+        end_running();
         advance_tail();
         settle_all(leads)
       };
@@ -405,13 +446,15 @@ inline settle_all(leads) {
 
 /* A SyncNow() may have served who kept the window. */
 inline end_lead(leads) {
+  leaders = leaders - leads;
+#ifdef BUG_SERVED_KEEPER_NOT_REPLACED
   if
-  :: leads -> leading = 0; hand_over()
-#ifndef BUG_SERVED_KEEPER_NOT_REPLACED
-  :: !leads && !leading && !keeper -> hand_over()
-#endif
+  :: leads -> hand_over()
   :: else
   fi
+#else
+  hand_over()
+#endif
 }
 
 inline enqueue() {
@@ -433,7 +476,7 @@ inline wait_durable() {
   :: over
   :: else ->
 #ifdef BUG_LOST_WAKEUP /* lets go of the mutex between the look and the queue */
-    d_step { mutex == 0 -> settled(lsn); over = is_settled || leading == 0 };
+    d_step { mutex == 0 -> settled(lsn); over = is_settled || MAY_LEAD };
     if
     :: over
     :: else -> d_step { enqueue() }; goto waiting
@@ -444,7 +487,7 @@ inline wait_durable() {
       d_step { settled(lsn); over = is_settled; rc = is_failed };
       if
       :: over -> waiter[me] = SETTLED + rc
-      :: !over && !leading -> /* the company is complete */
+      :: !over && !UNDER_WAY(lsn) && (keeper || MAY_LEAD) -> /* the company is complete */
         d_step {
           if
           :: keeper -> /* TakeOver() */
@@ -455,18 +498,12 @@ inline wait_durable() {
             keeper = 0
           :: else
           fi;
-          leading = 1;
+          appointed = 1;
           waiter[me] = LEADING
         }
-      :: !over && !leading ->
-        d_step {
-          enqueue();
-          if
-          :: keeper == 0 -> keeper = me + 1; waiter[me] = KEEPING /* OpenWindow() */
-          :: else
-          fi
-        }
-      :: !over && leading -> d_step { enqueue() }
+      :: !over && !UNDER_WAY(lsn) && !keeper && MAY_LEAD -> /* OpenWindow() */
+        d_step { enqueue(); keeper = me + 1; waiter[me] = KEEPING }
+      :: !over && (UNDER_WAY(lsn) || keeper || !MAY_LEAD) -> d_step { enqueue() }
       fi
     };
 waiting:
@@ -474,7 +511,7 @@ waiting:
     :: d_step { /* KeepWindow(), EndWindow() */
         waiter[me] == KEEPING && mutex == 0 ->
         keeper = 0;
-        leading = 1;
+        appointed = 1;
         queue = queue & ~BIT(me);
         target[me] = 0;
         waiter[me] = LEADING
@@ -497,18 +534,25 @@ waiting:
 
 /* Lead(). A SyncNow() may have settled the commit since the leader was appointed. */
 inline lead() {
-  d_step {
+  atomic {
     mutex == 0 && SYNC_FREE ->
-    settled(lsn);
-    over = is_settled;
-    rc = is_failed;
+    d_step {
+      appointed = 0;
+      settled(lsn);
+      over = is_settled;
+      rc = is_failed;
+      if
+      :: is_settled -> take_settled()
+      :: else -> leaders++; begin_sync()
+      fi
+    };
     if
-    :: is_settled
-    :: else -> begin_sync()
+    :: over -> hand_over()
+    :: else
     fi
   };
   if
-  :: over -> atomic { mutex == 0 -> d_step { take_settled() }; leading = 0; hand_over() }
+  :: over
   :: else ->
     end_sync();
     finish_sync(1)
@@ -569,7 +613,11 @@ inline roll_back() {
   };
   do
   :: atomic {
+#ifdef BUG_OLD_SYNCS_LEFT_BEHIND /* they tell of the failure once more, after Resume() */
       SYNC_FREE ->
+#else
+      SYNC_FREE && !running -> /* AnySyncUnderWay() */
+#endif
       sync_mutex = 1;
       d_step {
 #ifndef BUG_HANDLES_NOT_DRAINED /* each handle reports an old failure once: let it be now */
@@ -693,6 +741,10 @@ proctype Writer(byte me; byte kind; byte todo) {
 
 #ifdef LATE_OPEN
   opened = opened | BIT(me);
+  if
+  :: me == 0 -> unseen = running
+  :: else
+  fi;
 #endif
   do
   :: todo == 0 -> break
@@ -1015,7 +1067,7 @@ init {
   atomic {
     _nr_pr == 1 ->
     d_step {
-      assert(!write_lock && !ckpt_lock && !mutex && !sync_mutex && !leading && !keeper && !queue); /* END */
+      assert(!write_lock && !ckpt_lock && !mutex && !sync_mutex && !leaders && !appointed && !running && !keeper && !queue); /* END */
       assert(!failure || durable == appended || header_before[durable + 1] >= mx_frame); /* END */
       assert(kept <= mx_frame);                                   /* KEEP */
       for (i : 1 .. COMMITS) {

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "groupcommit.h"
 #include "support/test_storage.h"
 #include "support/test_storage_handle.h"
 
@@ -121,6 +122,10 @@ struct TestStorage::Callbacks {
     const int rc = Ask(file, Op::kFileControl,
                        {.amount = is_timeout ? *static_cast<int*>(arg) : 0, .flags = op});
     if (is_timeout && Self(file).storage->lock_timeouts_) return rc;
+    if (op == GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD && Self(file).storage->error_per_handle_) {
+      *static_cast<int*>(arg) = 1;
+      return rc;
+    }
     return rc != SQLITE_OK ? rc : Base(file).xFileControl(Self(file).base(), op, arg);
   }
 

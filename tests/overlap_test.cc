@@ -1,0 +1,142 @@
+// SQLite on a disk that serves several syncs at a time.
+#include <sqlite3.h>
+
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/shim_test.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class OverlapTest : public ShimTest {
+ protected:
+  static constexpr int kWriters = 8;
+
+  void SetUp() override {
+    storage_.SetErrorPerHandle(true);
+    observer_ = OpenWithTable();
+    for (int i = 0; i < kWriters; i++) dbs_.push_back(OpenWal());
+    rows_ = observer_.Int("SELECT count(*) FROM t");
+  }
+
+  // Every writer commits until it is told to stop, or fails.
+  void StartWriters() {
+    stop_ = false;
+    for (Db& db : dbs_) {
+      writers_.emplace_back([&] {
+        while (!stop_ && db.Exec("INSERT INTO t VALUES('row')") == SQLITE_OK) rows_++;
+        stopped_++;
+      });
+    }
+  }
+  void StopWriters() {
+    stop_ = true;
+    for (std::thread& writer : writers_) writer.join();
+    writers_.clear();
+    stopped_ = 0;
+  }
+  // Until it has found out what the disk is like.
+  void AwaitOverlap() {
+    const int64_t before = Stats(observer_).overlapped_syncs;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (Stats(observer_).overlapped_syncs < before + 50) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "it does not overlap any";
+      std::this_thread::yield();
+    }
+  }
+  // Until two syncs are held, and all that can be.
+  void HoldSeveral() {
+    do {
+      storage_.OpenGate();
+      AwaitOverlap();
+      if (HasFatalFailure()) return;
+      storage_.HoldSyncs(FileKind::kWal);
+      while (Stats(observer_).waiting < kWriters) std::this_thread::yield();
+    } while (storage_.HeldSyncs() < 2);
+  }
+
+  Db observer_;
+  std::vector<Db> dbs_;
+  std::vector<std::thread> writers_;
+  std::atomic<int64_t> rows_{0};  // acknowledged
+  std::atomic<bool> stop_{false};
+  std::atomic<int> stopped_{0};
+};
+
+TEST_F(OverlapTest, NothingThatIsAcknowledgedIsLost) {
+  storage_.SetSyncDelay(std::chrono::microseconds(600));
+  StartWriters();
+  AwaitOverlap();
+  for (int i = 0; i < 20 && !HasFatalFailure(); i++) {
+    const int64_t acknowledged = rows_;
+    EXPECT_GE(RowsAfterPowerCut(), acknowledged);
+  }
+  StopWriters();
+  EXPECT_EQ(RowsAfterPowerCut(), rows_);
+  EXPECT_EQ(Stats(observer_).failed_syncs, 0);
+}
+
+// A sync that succeeds there proves nothing until the others have ended: there is nothing to gain.
+TEST_F(OverlapTest, NotOnADiskThatTellsOneHandleOnly) {
+  storage_.SetErrorPerHandle(false);
+  storage_.SetSyncDelay(std::chrono::microseconds(600));
+  dbs_.clear();
+  observer_ = Db();
+  observer_ = OpenWithTable();
+  for (int i = 0; i < kWriters; i++) dbs_.push_back(OpenWal());
+  StartWriters();
+  while (Stats(observer_).syncs < 250) std::this_thread::yield();
+  StopWriters();
+  EXPECT_EQ(Stats(observer_).overlapped_syncs, 0);
+}
+
+// All of them are told of it; none of them may take it for another one when the log is whole again.
+TEST_F(OverlapTest, OneFailureThatAllUnderWayAreToldOf) {
+  storage_.SetSyncDelay(std::chrono::microseconds(600));
+  StartWriters();
+  HoldSeveral();
+  ASSERT_FALSE(HasFatalFailure());
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  while (stopped_ == 0) std::this_thread::yield();
+  EXPECT_EQ(Stats(observer_).fenced, 1) << "others are under way";
+  storage_.OpenGate();
+  while (stopped_ < kWriters) std::this_thread::yield();
+  StopWriters();
+  EXPECT_EQ(RowsAfterPowerCut(), rows_);
+
+  const int64_t failed = Stats(observer_).failed_syncs;
+  EXPECT_GE(failed, 2);
+  StartWriters();
+  AwaitOverlap();
+  StopWriters();
+  EXPECT_EQ(Stats(observer_).failed_syncs, failed);
+  EXPECT_EQ(RowsAfterPowerCut(), rows_);
+  EXPECT_EQ(observer_.Int("SELECT count(*) FROM t"), rows_);
+}
+
+TEST_F(OverlapTest, ADiskThatFailsNowAndThen) {
+  storage_.SetSyncDelay(std::chrono::microseconds(600));
+  StartWriters();
+  AwaitOverlap();
+  for (int i = 0; i < 10 && !HasFatalFailure(); i++) {
+    storage_.FailSyncs(FileKind::kWal, 1 + i % 4, 1);
+    while (stopped_ == 0) std::this_thread::yield();
+    StopWriters();
+    EXPECT_EQ(RowsAfterPowerCut(), rows_);
+    EXPECT_EQ(observer_.Int("SELECT count(*) FROM t"), rows_);
+    EXPECT_EQ(Stats(observer_).fenced, 0);
+    StartWriters();
+    const int64_t before = rows_;
+    while (rows_ < before + 10 * kWriters) std::this_thread::yield();
+  }
+  AwaitOverlap();
+  StopWriters();
+  EXPECT_EQ(RowsAfterPowerCut(), rows_);
+}
+
+}  // namespace
+}  // namespace groupcommit::testing

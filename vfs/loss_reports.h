@@ -1,0 +1,23 @@
+// What a successful sync proves beside one that has failed.
+#ifndef GROUPCOMMIT_LOSS_REPORTS_H_
+#define GROUPCOMMIT_LOSS_REPORTS_H_
+
+struct sqlite3_file;
+struct sqlite3_vfs;
+
+namespace groupcommit {
+
+// Bytes of a file are lost while two handles sync it. Does each of the two syncs fail, or may one
+// succeed because the other has been told?
+//
+// A VFS may say that each does: GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD, asked of the open file
+// `log`. Of SQLite's own unix VFS, `base` then, it is known where the kernel tells each open file
+// description of a failed write (Linux 5.0 and newer: errseq_t, Documentation/core-api/errseq.rst),
+// and the block device of the file `path` has no volatile cache. Otherwise a sync also flushes that
+// cache, and if that fails, the device and the kernel tell none but the one who asked, although it
+// may have held what others had written. In all other cases, and when unsure: false.
+bool EachHandleIsTold(sqlite3_vfs* base, sqlite3_file* log, const char* path);
+
+}  // namespace groupcommit
+
+#endif  // GROUPCOMMIT_LOSS_REPORTS_H_
