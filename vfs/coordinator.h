@@ -276,7 +276,7 @@ class Coordinator {
   FlushPolicy policy_ GUARDED_BY(mutex_);
   SyncOverlap overlap_ GUARDED_BY(mutex_);
   // Whoever waits is in the queue, but for the leaders. While no sync is under way that covers all
-  // of them, somebody has been appointed to lead or keeps the window, or all who may lead do.
+  // of them, somebody is appointed or keeps the window, or a leader is there that sees to it.
   int leaders_ GUARDED_BY(mutex_) = 0;           // whose syncs are under way
   bool appointed_ GUARDED_BY(mutex_) = false;    // somebody is to lead the next one
   Waiter* keeper_ GUARDED_BY(mutex_) = nullptr;  // of the window, which is open

@@ -130,7 +130,9 @@ extern "C" {
 **       max_batch commits wait, at most max_wait_us, then syncs once for all.
 **   GROUPCOMMIT_AUTO   The same without tuning: it waits for as many commits
 **       as were in flight lately, at most for a fraction of the time that a
-**       sync takes, and never when a connection commits alone.
+**       sync takes, and never when a connection commits alone.  Where the disk
+**       serves several syncs in the time of one, and has no volatile cache, up to
+**       four are under way at a time.
 **   GROUPCOMMIT_INTERVAL  COMMIT returns at once, and a thread of the library
 **       makes the commits durable, each within max_delay_us of its COMMIT and
 **       the time that a sync takes.  A POWER CUT TAKES THE COMMITS OF THAT TIME,
