@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #endif
 
@@ -17,11 +18,9 @@ namespace {
 
 #if defined(__linux__)
 bool KernelTellsEachHandle() {
-  constexpr int kFirstMajor = 5;
+  constexpr long kFirstMajor = 5;
   utsname system;
-  int major = 0;
-  return uname(&system) == 0 && std::sscanf(system.release, "%d.", &major) == 1 &&
-         major >= kFirstMajor;
+  return uname(&system) == 0 && std::strtol(system.release, nullptr, 10) >= kFirstMajor;
 }
 
 // Does sysfs say so of this device, or, if it is a partition, of the disk that it is on? File
