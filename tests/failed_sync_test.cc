@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "support/coordinator_fixture.h"
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
@@ -204,20 +205,38 @@ TEST_F(FailedSyncTest, AFailedSyncAtOnce) {
 TEST_F(FailedSyncTest, AFailedCheckpointTakesThePendingCommitsAlong) {
   storage_.SetErrorPerHandle(true);
   storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint");
+  BackgroundCall checkpoint([this] { return b_.Exec("PRAGMA wal_checkpoint"); });
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  while (!IsReady(checkpoint) && storage_.HeldSyncs() < 2) std::this_thread::yield();
+  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  checkpoint.AwaitParked();
   EXPECT_EQ(storage_.HeldSyncs(), 1);
-  EXPECT_EQ(Stats(observer_).fenced, 1);
   storage_.OpenGate();
-  EXPECT_NE(checkpoint.get(), SQLITE_OK);
+  EXPECT_NE(checkpoint.Result(), SQLITE_OK);
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(Stats(observer_).failed_syncs, 2) << "of one failure";
   EXPECT_EQ(Stats(observer_).fenced, 0);
   ExpectWorkGoesOn(rows_);
+}
+
+// Nobody comes by later: who repairs the log waits for it.
+TEST_F(FailedSyncTest, TheFlushersSyncIsTheLastThatIsUnderWay) {
+  a_.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=0)'");
+  storage_.HoldSyncs(FileKind::kWal);
+  BackgroundCall checkpoint([this] { return b_.Exec("PRAGMA wal_checkpoint"); });
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  a_.ExecOk("INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  checkpoint.AwaitParked();
+  storage_.OpenGate();
+  EXPECT_NE(checkpoint.Result(), SQLITE_OK);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  Db foreign(path(), "store");
+  foreign.ExecOk("INSERT INTO t VALUES('foreign')");
 }
 
 TEST_F(FailedSyncTest, AReaderThatWaitsGetsAnErrorAndNoRow) {

@@ -43,7 +43,7 @@ class Answering {
 
 sqlite3_vfs* Unix() { return sqlite3_vfs_find("unix"); }
 
-// As an administrator would find out.
+// As an administrator would find out, of a disk with ext4 or XFS.
 bool SysfsSaysWriteThrough(const std::string& path) {
   struct stat status {};
   EXPECT_EQ(stat(path.c_str(), &status), 0);

@@ -133,7 +133,9 @@ TEST_F(SyncOverlapTest, NotWhereTheyAreNotIndependent) {
   EXPECT_FALSE(Overlaps(kMany));
   overlap_.Learn(1, 2 * kMilli, kMany, true);
   EXPECT_TRUE(Overlaps(kMany)) << "as soon as they are";
-  EXPECT_FALSE(overlap_.is_wanted());
+  EXPECT_TRUE(overlap_.is_wanted());
+  Run(SyncOverlap::kTrial, kSerial, kMany);
+  EXPECT_FALSE(overlap_.is_wanted()) << "it does not pay";
 }
 
 TEST_F(SyncOverlapTest, Always) {

@@ -284,9 +284,12 @@ void Coordinator::AdvanceTail(Lsn through) {
   tails_.durable.store(through, std::memory_order_release);
 }
 
-bool Coordinator::AnySyncUnderWay() const {
+void Coordinator::AwaitSyncs() {
   MutexLock lock(mutex_);
-  return !running_.empty();
+  while (!std::all_of(running_.begin(), running_.end(),
+                      [](const Running& sync) { return sync.has_ended; })) {
+    ended_cond_.Wait(mutex_);
+  }
 }
 
 bool Coordinator::Resume() {

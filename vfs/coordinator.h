@@ -135,7 +135,7 @@ class Coordinator {
   // How many of them give way to other threads rather than sleep.
   int yielding() const { return yielding_.load(std::memory_order_relaxed); }
 
-  // Would several syncs at a time be tried if logs saw each other's failures?
+  // Does it matter now whether logs see each other's failures? See SyncOverlap::is_wanted().
   bool overlap_is_wanted() const { return overlap_is_wanted_.load(std::memory_order_relaxed); }
 
   // Counts failed syncs. Bytes that were written to the log before a sync of it failed may be lost
@@ -154,8 +154,9 @@ class Coordinator {
   // without waiting may be lost, and lie beneath whatever comes next.
   int failure() const { return failure_.load(std::memory_order_acquire); }
 
-  // Is a sync under way? In the state of failure none begins.
-  bool AnySyncUnderWay() const EXCLUDES(mutex_);
+  // Returns when no sync is under way. Ends, as syncs do and none begins in the state of failure.
+  // REQUIRES: failure() != 0, and whoever ends a sync needs no lock that the caller holds.
+  void AwaitSyncs() EXCLUDES(mutex_);
 
   // Ends the state of failure: what had been appended but was not durable stays failed for ever,
   // what is appended from now on is judged anew. REQUIRES: nobody appends meanwhile, and the caller

@@ -187,8 +187,12 @@ int Database::Sync(Lsn from, Lsn through) {
 }
 
 void Database::AskForLossReports(sqlite3_file* log, const char* path) {
-  if (loss_reports_.load(std::memory_order_relaxed) >= 0) return;
-  loss_reports_.store(EachHandleIsTold(base_, log, path) ? 1 : 0, std::memory_order_relaxed);
+  constexpr int64_t kRecentNanos = 10'000'000'000;
+  const int64_t now = clock_->NowNanos();
+  const int64_t asked_at = asked_at_.load(std::memory_order_relaxed);
+  if (asked_at != INT64_MIN && now - asked_at < kRecentNanos) return;
+  asked_at_.store(now, std::memory_order_relaxed);
+  each_handle_is_told_.store(EachHandleIsTold(base_, log, path), std::memory_order_relaxed);
 }
 
 int Database::OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log) {

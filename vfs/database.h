@@ -77,9 +77,10 @@ class Database final : private Coordinator::Log {
   // has been told, too, but not a handle that was opened later. Nothing if nobody has it open.
   std::optional<int> SyncOpenLog(Lsn from, Lsn through) EXCLUDES(logs_mutex_);
 
-  // See loss_reports.h. Asks `log`, whose file is `path`, unless that is known; false before.
+  // See loss_reports.h; false before anybody has asked. Asks `log`, whose file is `path`, unless
+  // the answer is recent: a disk may change beneath a file. REQUIRES: the write lock.
   void AskForLossReports(sqlite3_file* log, const char* path);
-  bool each_handle_is_told() const { return loss_reports_.load(std::memory_order_relaxed) == 1; }
+  bool each_handle_is_told() const { return each_handle_is_told_.load(std::memory_order_relaxed); }
 
   // A handle on the log for whoever has none; see LogHandle::Open().
   int OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log);
@@ -143,7 +144,8 @@ class Database final : private Coordinator::Log {
   std::atomic<int64_t> max_delay_nanos_{-1};
   std::atomic<int> strength_asked_{0};
   std::atomic<bool> reopened_{false};
-  std::atomic<int> loss_reports_{-1};  // 1 or 0: each_handle_is_told(); less: nobody has asked
+  std::atomic<bool> each_handle_is_told_{false};
+  std::atomic<int64_t> asked_at_{INT64_MIN};  // when, ns
 
   Mutex flusher_mutex_;  // held while the flusher starts or stops. Taken before logs_mutex_.
   Mutex logs_mutex_;     // held while a log is synced by another thread than its owner's

@@ -352,18 +352,18 @@ int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLs
 **
 ** Under the policy auto several syncs of the log may be under way at a time, if
 ** the storage serves them faster than one after the other.  They have to be
-** independent then: if bytes are lost that were written to the file before both
-** of two syncs through different handles began, both of them fail, if they have
-** not ended before the loss.  (A sync that fails need not tell whose bytes are
-** lost.)  A VFS under which that is so, a network disk without a volatile cache
-** for one, says so by this xFileControl() opcode on the log, whose argument
-** points to an int: it sets it to 1 and returns SQLITE_OK.
+** independent then: a sync that succeeds proves that all that was written to the
+** file before it began, through whichever handle, is durable, also what another
+** sync has begun to write and may be told to have lost.  A VFS under which that
+** is so says so by this xFileControl() opcode on the log, whose argument points
+** to an int: it sets it to 1 and returns SQLITE_OK.  One that hands syncs on to
+** another VFS, but not each through a handle of its own, must not hand this on.
 **
-** The opcode is asked once, when it begins to matter.  With SQLITE_OK and
-** another value, no two syncs of waiting commits are under way at a time.  With
-** SQLITE_NOTFOUND, likewise, except over SQLite's own unix VFS, on Linux 5.0 or
-** newer, where the kernel says that the disk has no volatile cache
-** (queue/write_cache in sysfs is "write through").
+** It is asked when it begins to matter, and then every ten seconds at most.  With
+** SQLITE_OK and another value, no two syncs of waiting commits are under way at a
+** time.  With SQLITE_NOTFOUND, likewise, except over SQLite's own unix VFS, on
+** Linux 5.0 or newer, on ext4 with a journal or XFS, where the kernel says that
+** the disk has no volatile cache (queue/write_cache in sysfs is "write through").
 */
 #define GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD 0x47430005
 

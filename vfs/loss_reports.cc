@@ -4,9 +4,13 @@
 #include "sqlite.h"
 
 #if defined(__linux__)
+#include <limits.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -23,13 +27,18 @@ bool KernelTellsEachHandle() {
   return uname(&system) == 0 && std::strtol(system.release, nullptr, 10) >= kFirstMajor;
 }
 
-// Does sysfs say so of this device, or, if it is a partition, of the disk that it is on? File
-// systems without a block device of their own have device numbers that it does not know.
-bool WritesThrough(dev_t device, const char* disk) {
-  char name[64];
-  std::snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/%squeue/write_cache", major(device),
-                minor(device), disk);
-  std::FILE* file = std::fopen(name, "re");
+// What sysfs knows about a block device; null if nothing. File systems without one of their own
+// have numbers that it does not know.
+std::FILE* OpenSysfs(const char* name, dev_t device) {
+  char path[64];
+  std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(device), minor(device), name);
+  return std::fopen(path, "re");
+}
+
+// Of a partition, its disk is asked.
+bool HasNoVolatileCache(dev_t device) {
+  std::FILE* file = OpenSysfs("queue/write_cache", device);
+  if (file == nullptr) file = OpenSysfs("../queue/write_cache", device);
   if (file == nullptr) return false;
   char text[32] = "";
   const bool is_read = std::fgets(text, sizeof(text), file) != nullptr;
@@ -37,14 +46,32 @@ bool WritesThrough(dev_t device, const char* disk) {
   return is_read && std::strcmp(text, "write through\n") == 0;
 }
 
-bool DeviceHasNoVolatileCache(const char* path) {
+// ext2, ext3 and ext4 have one magic number, and a driver; the task is there if it has a journal.
+bool HasExt4Journal(dev_t device) {
+  char name[64];
+  std::snprintf(name, sizeof(name), "/sys/dev/block/%u:%u", major(device), minor(device));
+  char target[PATH_MAX];
+  const ssize_t length = readlink(name, target, sizeof(target) - 1);
+  if (length <= 0) return false;
+  target[length] = '\0';
+  const char* slash = std::strrchr(target, '/');
+  if (slash == nullptr) return false;
+  char task[PATH_MAX];
+  const int size = std::snprintf(task, sizeof(task), "/sys/fs/ext4%s/journal_task", slash);
+  return size < static_cast<int>(sizeof(task)) && access(task, F_OK) == 0;
+}
+
+bool DiskTellsEachHandle(const char* path) {
   struct stat status;
-  return stat(path, &status) == 0 &&
-         (WritesThrough(status.st_dev, "") || WritesThrough(status.st_dev, "../"));
+  struct statfs system;
+  if (stat(path, &status) != 0 || statfs(path, &system) != 0) return false;
+  const bool is_known = system.f_type == XFS_SUPER_MAGIC ||
+                        (system.f_type == EXT4_SUPER_MAGIC && HasExt4Journal(status.st_dev));
+  return is_known && HasNoVolatileCache(status.st_dev);
 }
 #else
 bool KernelTellsEachHandle() { return false; }
-bool DeviceHasNoVolatileCache(const char* /*path*/) { return false; }
+bool DiskTellsEachHandle(const char* /*path*/) { return false; }
 #endif
 
 bool IsUnixVfs(const sqlite3_vfs* vfs) {
@@ -59,7 +86,7 @@ bool EachHandleIsTold(sqlite3_vfs* base, sqlite3_file* log, const char* path) {
   const int rc = log->pMethods->xFileControl(log, GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD, &is_told);
   if (rc == SQLITE_OK) return is_told == 1;
   return rc == SQLITE_NOTFOUND && IsUnixVfs(base) && KernelTellsEachHandle() &&
-         DeviceHasNoVolatileCache(path);
+         DiskTellsEachHandle(path);
 }
 
 }  // namespace groupcommit

@@ -11,11 +11,15 @@ namespace groupcommit {
 // succeed because the other has been told?
 //
 // A VFS may say that each does: GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD, asked of the open file
-// `log`. Of SQLite's own unix VFS, `base` then, it is known where the kernel tells each open file
-// description of a failed write (Linux 5.0 and newer: errseq_t, Documentation/core-api/errseq.rst),
-// and the block device of the file `path` has no volatile cache. Otherwise a sync also flushes that
-// cache, and if that fails, the device and the kernel tell none but the one who asked, although it
-// may have held what others had written. In all other cases, and when unsure: false.
+// `log`. Of SQLite's own unix VFS, `base` then, it is known where
+// - the kernel tells each open file description of a failed write (Linux 5.0 and newer: errseq_t,
+//   Documentation/core-api/errseq.rst);
+// - the file `path` is on ext4 with a journal, or on XFS: others tell only one of what they have
+// lost
+//   of their own blocks (vfat, ext2), or ask another process (FUSE);
+// - the block device has no volatile cache. If it has, a sync also flushes that, and if the flush
+//   fails, none is told but the one who asked, although it may have held what others had written.
+// In all other cases, and when unsure: false.
 bool EachHandleIsTold(sqlite3_vfs* base, sqlite3_file* log, const char* path);
 
 }  // namespace groupcommit

@@ -85,9 +85,9 @@ Connection::RollBack Connection::RollBackUnderFence() {
   // every read by now, and let go of their snapshots.
   if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
 
-  // They may be told of the same failure, and would pass for another one after Resume(). Whoever
-  // made them comes by when they have ended.
-  if (coordinator.AnySyncUnderWay()) return RollBack::kNotYet;
+  // Those that are under way may be told of the same failure, and would pass for another one after
+  // Resume(). They end without the fence.
+  coordinator.AwaitSyncs();
   database_->DrainSyncErrors();
   int rc = CutLog(log_, header.last_frame(), header.salts());
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be

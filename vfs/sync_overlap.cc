@@ -34,9 +34,9 @@ int SyncOverlap::Most(int64_t in_flight) const {
 
 void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool independent) {
   if (always_) return;
-  syncs_++;
+  syncs_ = std::min(syncs_ + 1, kLongestPause);
   if ((under_way > 1) == overlaps_) {
-    samples_++;
+    samples_ = std::min(samples_ + 1, kTrial);
     SmoothWithin(2, overlaps_ ? &nanos_beside_ : &nanos_alone_, nanos);
   }
   if (tries_) {
@@ -45,7 +45,7 @@ void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool ind
     SwitchTo(false);
     pause_ = kShortestPause;
   } else if (syncs_ >= pause_ && (overlaps_ || Pays(nanos_alone_, nanos_alone_, load))) {
-    is_wanted_ = !independent;
+    is_wanted_ = true;
     if (!independent) return;
     SwitchTo(!overlaps_);
     (overlaps_ ? nanos_beside_ : nanos_alone_) = 0;
@@ -56,6 +56,7 @@ void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool ind
 void SyncOverlap::SwitchTo(bool overlaps) {
   overlaps_ = overlaps;
   tries_ = false;
+  is_wanted_ = overlaps;
   syncs_ = samples_ = 0;
 }
 

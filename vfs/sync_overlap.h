@@ -36,7 +36,7 @@ class SyncOverlap {
   // They may overlap only if they are `independent`.
   void Learn(int under_way, int64_t nanos, const Load& load, bool independent);
 
-  // Would it have been tried if syncs had been independent?
+  // Does it matter now whether they are?
   bool is_wanted() const { return is_wanted_; }
 
   // How many syncs a trial of the other way takes, and how many lie between two trials, first and

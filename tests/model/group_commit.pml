@@ -616,7 +616,7 @@ inline roll_back() {
 #ifdef BUG_OLD_SYNCS_LEFT_BEHIND /* they tell of the failure once more, after Resume() */
       SYNC_FREE ->
 #else
-      SYNC_FREE && !running -> /* AnySyncUnderWay() */
+      SYNC_FREE && !running -> /* AwaitSyncs() */
 #endif
       sync_mutex = 1;
       d_step {
