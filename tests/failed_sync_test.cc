@@ -3,6 +3,7 @@
 // Linux does: a later sync succeeds without it.
 #include <sqlite3.h>
 
+#include <atomic>
 #include <thread>
 
 #include "support/coordinator_fixture.h"
@@ -219,6 +220,36 @@ TEST_F(FailedSyncTest, AFailedCheckpointTakesThePendingCommitsAlong) {
   EXPECT_EQ(Stats(observer_).failed_syncs, 2) << "of one failure";
   EXPECT_EQ(Stats(observer_).fenced, 0);
   ExpectWorkGoesOn(rows_);
+}
+
+// Its own sync had succeeded, but another one beside it failed; and so does the first one of the
+// repair that could make durable that it was cut off. That one must not be taken for old news.
+TEST_F(FailedSyncTest, AFailureDuringTheRepairBringsNothingBack) {
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, "CREATE TABLE failed(x)");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> flush = ExecAsync(b_, "PRAGMA groupcommit_flush");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  std::atomic<bool> is_cut{false};
+  std::atomic<int> failures{0};
+  storage_.SetFaultHook([&](const Call& call) {
+    if (call.kind != FileKind::kWal) return SQLITE_OK;
+    if (call.op == Op::kWrite) is_cut = true;
+    const bool fails = call.op == Op::kSync && is_cut && failures == 0;
+    failures += fails;
+    return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
+  });
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(flush.get(), SQLITE_OK);
+  EXPECT_EQ(failures, 1);
+  while (Stats(observer_).fenced != 0) b_.Exec("BEGIN IMMEDIATE; ROLLBACK");
+  const std::string cut = dir_.path() + "/cut";
+  storage_.CutInto(cut);
+  Db stock(cut + "/test.db");
+  EXPECT_EQ(stock.Int("SELECT count(*) FROM sqlite_schema WHERE name='failed'"), 0);
 }
 
 // Nobody comes by later: who repairs the log waits for it.

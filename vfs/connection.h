@@ -165,6 +165,7 @@ class Connection final : private Coordinator::Log {
   bool KeepWriteLock();
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
+  RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
   RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
   bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());

@@ -44,8 +44,6 @@ int RewriteFrames(sqlite3_file* log, uint32_t* frames) {
 }  // namespace
 
 int RewriteLog(sqlite3_file* log, uint32_t last_frame) {
-  // The error may still have to be told to this handle, though it is no news.
-  (void)SyncAll(log);
   uint32_t frames = 0;
   int rc = RewriteFrames(log, &frames);
   if (rc == SQLITE_OK) rc = SyncAll(log);
@@ -59,10 +57,15 @@ int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts) {
   uint8_t log_header[kWalHeaderSize];
   bool end = false;
   int rc = ReadAll(log, log_header, kWalHeaderSize, 0, &end);
-  WalChecksum checksum;
-  if (rc != SQLITE_OK || end || !checksum.StartsWith(log_header)) return rc;
-  const uint8_t* salts = log_header + 16;
+  if (rc != SQLITE_OK || end) return rc;
+  // Zeros are of an attempt that failed, and perhaps lost: they are written again.
   const uint8_t zeros[kWalHeaderSize] = {};
+  if (std::memcmp(log_header, zeros, kWalHeaderSize) == 0) {
+    return log->pMethods->xWrite(log, zeros, kWalHeaderSize, 0);
+  }
+  WalChecksum checksum;
+  if (!checksum.StartsWith(log_header)) return rc;
+  const uint8_t* salts = log_header + 16;
   // A log of former times, all of which is in the database file, and of which a power cut must not
   // leave the first frames alone: that would bring back what they hold. (Or one whose salts nobody
   // else will ever draw.)
@@ -75,8 +78,8 @@ int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts) {
     rc = log->pMethods->xRead(log, header, kFrameHeaderSize, offset);
     if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;
     if (rc != SQLITE_OK) return rc;
-    if (std::memcmp(header, zeros, kFrameHeaderSize) == 0) continue;  // by an attempt that failed
-    if (std::memcmp(header + 8, salts, 8) != 0) return SQLITE_OK;
+    const bool was_cut = std::memcmp(header, zeros, kFrameHeaderSize) == 0;
+    if (!was_cut && std::memcmp(header + 8, salts, 8) != 0) return SQLITE_OK;
     rc = log->pMethods->xWrite(log, zeros, kFrameHeaderSize, offset);
     if (rc != SQLITE_OK) return rc;
   }

@@ -13,7 +13,8 @@ namespace groupcommit {
 // checksums are valid, which is what recovery would find; writes the same bytes again and syncs
 // them.
 //
-// `log` is the base VFS's file. REQUIRES: nobody else writes to the log meanwhile.
+// `log` is the base VFS's file. REQUIRES: nobody else writes to the log meanwhile; the handle has
+// been told of the failure, or the sync fails for it.
 // Returns SQLITE_OK if all of it is durable now, and reaches to the frame `last_frame` at least;
 // SQLITE_CORRUPT if it ends before that (and is durable); SQLITE_NOMEM; or the error of a read,
 // write or sync.

@@ -27,38 +27,46 @@ bool KernelTellsEachHandle() {
   return uname(&system) == 0 && std::strtol(system.release, nullptr, 10) >= kFirstMajor;
 }
 
-// What sysfs knows about a block device; null if nothing. File systems without one of their own
-// have numbers that it does not know.
-std::FILE* OpenSysfs(const char* name, dev_t device) {
+// The line in a file of sysfs; "" if there is none.
+struct Line {
+  explicit Line(const char* path) {
+    std::FILE* file = std::fopen(path, "re");
+    if (file == nullptr) return;
+    if (std::fgets(text, sizeof(text), file) == nullptr) text[0] = '\0';
+    std::fclose(file);
+  }
+  char text[32] = "";
+};
+
+// What sysfs knows about a block device. File systems without one of their own have numbers that it
+// does not know.
+struct DeviceName {
+  DeviceName(dev_t device, const char* file) {
+    std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u%s", major(device), minor(device), file);
+  }
   char path[64];
-  std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(device), minor(device), name);
-  return std::fopen(path, "re");
-}
+};
 
 // Of a partition, its disk is asked.
 bool HasNoVolatileCache(dev_t device) {
-  std::FILE* file = OpenSysfs("queue/write_cache", device);
-  if (file == nullptr) file = OpenSysfs("../queue/write_cache", device);
-  if (file == nullptr) return false;
-  char text[32] = "";
-  const bool is_read = std::fgets(text, sizeof(text), file) != nullptr;
-  std::fclose(file);
-  return is_read && std::strcmp(text, "write through\n") == 0;
+  Line line(DeviceName(device, "/queue/write_cache").path);
+  if (line.text[0] == '\0') line = Line(DeviceName(device, "/../queue/write_cache").path);
+  return std::strcmp(line.text, "write through\n") == 0;
 }
 
-// ext2, ext3 and ext4 have one magic number, and a driver; the task is there if it has a journal.
+// ext2, ext3 and ext4 have one magic number, and a driver. If there is a journal a task writes it,
+// whose number is told; else "<none>".
 bool HasExt4Journal(dev_t device) {
-  char name[64];
-  std::snprintf(name, sizeof(name), "/sys/dev/block/%u:%u", major(device), minor(device));
   char target[PATH_MAX];
-  const ssize_t length = readlink(name, target, sizeof(target) - 1);
+  const ssize_t length = readlink(DeviceName(device, "").path, target, sizeof(target) - 1);
   if (length <= 0) return false;
   target[length] = '\0';
-  const char* slash = std::strrchr(target, '/');
-  if (slash == nullptr) return false;
+  const char* name = std::strrchr(target, '/');
+  if (name == nullptr) return false;
   char task[PATH_MAX];
-  const int size = std::snprintf(task, sizeof(task), "/sys/fs/ext4%s/journal_task", slash);
-  return size < static_cast<int>(sizeof(task)) && access(task, F_OK) == 0;
+  const int size = std::snprintf(task, sizeof(task), "/sys/fs/ext4%s/journal_task", name);
+  if (size >= static_cast<int>(sizeof(task))) return false;
+  return std::strtol(Line(task).text, nullptr, 10) > 0;
 }
 
 bool DiskTellsEachHandle(const char* path) {

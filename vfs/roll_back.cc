@@ -68,7 +68,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (log_ == nullptr) return RollBack::kNotSafe;
   // Exclusive locking mode from the start: nobody else sees the log, and nothing was deferred.
   if (!shm_is_open_) {
-    return sole_user_ ? EndFailure(RewriteLog(log_, 0)) : RollBack::kNotSafe;
+    return sole_user_ ? RewriteWholeLog(0) : RollBack::kNotSafe;
   }
   if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
   if (!database_->fence().Take(main_)) return RollBack::kNotYet;
@@ -77,7 +77,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (snapshot_ != 0 && coordinator.HasFailed(snapshot_)) DropSnapshotUnderFence();
 
   // A failure from before the database was last closed: there is nothing of ours to take back.
-  if (database_->IsReopened()) return EndFailure(RewriteLog(log_, 0));
+  if (database_->IsReopened()) return RewriteWholeLog(0);
   if (wal_index_ == nullptr) return RollBack::kNotSafe;
   if (!database_->fence().put_back() && !PutBackHeader()) return RollBack::kNotSafe;
   const WalIndexHeader header = Header();
@@ -91,9 +91,16 @@ Connection::RollBack Connection::RollBackUnderFence() {
   database_->DrainSyncErrors();
   int rc = CutLog(log_, header.last_frame(), header.salts());
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
-  // lost.
+  // lost. No sync is discarded from here on: it might lose the zeros of CutLog().
   if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
   return EndFailure(rc);
+}
+
+// What the log holds is made durable, and nothing is taken back.
+Connection::RollBack Connection::RewriteWholeLog(uint32_t last_frame) {
+  // The error may still have to be told to this handle, though it is no news.
+  (void)log_->pMethods->xSync(log_, SQLITE_SYNC_NORMAL);
+  return EndFailure(RewriteLog(log_, last_frame));
 }
 
 // `rc` tells whether the hole is closed.
@@ -200,7 +207,7 @@ bool Connection::RepairAtClose() {
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
   // lock.
   if (!sole_user_ && !database_->fence().Take(main_)) return false;
-  return EndFailure(RewriteLog(log_, Header().last_frame())) == RollBack::kDone;
+  return RewriteWholeLog(Header().last_frame()) == RollBack::kDone;
 }
 
 void Connection::LeaveFence() {
