@@ -48,8 +48,8 @@ class OverlapTest : public ShimTest {
       std::this_thread::yield();
     }
   }
-  // Until two syncs are held, and all that can be. No checkpoint, nor the header of a new log, keeps
-  // the writers from getting there.
+  // Until two syncs are held, and all that can be. No checkpoint, nor the header of a new log,
+  // keeps the writers from getting there.
   void HoldSeveral() {
     do {
       storage_.OpenGate();
