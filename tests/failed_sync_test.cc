@@ -246,6 +246,7 @@ TEST_F(FailedSyncTest, AFailureDuringTheRepairBringsNothingBack) {
   EXPECT_NE(flush.get(), SQLITE_OK);
   EXPECT_EQ(failures, 1);
   while (Stats(observer_).fenced != 0) b_.Exec("BEGIN IMMEDIATE; ROLLBACK");
+  storage_.SetFaultHook(nullptr);
   const std::string cut = dir_.path() + "/cut";
   storage_.CutInto(cut);
   Db stock(cut + "/test.db");
