@@ -6,7 +6,7 @@ set(mutated ${PROJECT_BINARY_DIR}/mutated)
 file(REMOVE_RECURSE ${mutated}/staging)
 file(COPY ${PROJECT_SOURCE_DIR}/vfs DESTINATION ${mutated}/staging)
 execute_process(
-  COMMAND patch -p1 --no-backup-if-mismatch --fuzz=1 -i
+  COMMAND patch -p1 --no-backup-if-mismatch --fuzz=0 -i
     ${PROJECT_SOURCE_DIR}/tests/mutations/${GROUPCOMMIT_MUTATION}.patch
   WORKING_DIRECTORY ${mutated}/staging
   OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE failed)
