@@ -8,7 +8,6 @@ namespace groupcommit::bench {
 namespace {
 
 constexpr double kQuickSeconds = 0.2;
-constexpr double kWindowsSeconds = 0.5;
 constexpr double kMinSeconds = 0.05;
 constexpr double kMaxSeconds = 3600;
 
@@ -66,7 +65,7 @@ BenchOptions ParseBenchOptions(const std::vector<std::string>& arguments) {
                    : windows  ? Extent::kWindows
                    : filtered ? Extent::kAll
                               : Extent::kDefault;
-  options.seconds = seconds.value_or(quick ? kQuickSeconds : windows ? kWindowsSeconds : 1);
+  options.seconds = seconds.value_or(quick ? kQuickSeconds : 1);
   options.rest = {"--benchmark_enable_random_interleaving=true",
                   "--benchmark_counters_tabular=true"};
   if (!quick) {
@@ -83,8 +82,8 @@ const char* BenchHelp() {
   --dir=DIR     where the databases are created; on a disk. Default: the current directory
   --seconds=N   length of each run, 0.05 to 3600. Default: 1, about ten minutes in all
   --quick       0.2 seconds for a few points of each kind, once: whether it works
-  --windows     0.5 seconds for the policy auto and windows of a fixed length, under several loads;
-                four minutes in all
+  --windows     the policy auto and windows of a fixed length, under several loads; ten minutes in
+                all
 
 The benchmarks are called commit/MIX/STORAGE/VARIANT/connections:N. With
 --benchmark_filter=REGEX those are run that it matches, of all there are; without it a selection.

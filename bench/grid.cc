@@ -107,7 +107,8 @@ std::vector<Block> BlocksOf(Extent extent) {
     case Extent::kWindows:
       return {{{Mix::kInsert}, {"disk", "plus_1ms"}, {}, {2, 4, 16, 64}},
               {{Mix::kInsert}, {"plus_5ms", "changing"}, {}, {16}},
-              {paced, {"disk", "plus_1ms"}, {}, {16}}};
+              {{Mix::kInsert}, {"plus_1ms_serial"}, {}, {16, 64}},
+              {paced, {"disk", "plus_1ms", "plus_1ms_serial"}, {}, {16}}};
     case Extent::kAll:
       return {{all, {}, {}, every}};
   }

@@ -65,6 +65,28 @@ TEST_F(SyncOverlapTest, ADeviceThatServesOneAfterTheOther) {
   EXPECT_GT(overlapped_, 10);
 }
 
+TEST_F(SyncOverlapTest, AHopelessTrialEndsSoon) {
+  Run(SyncOverlap::kShortestPause + SyncOverlap::kFewest, kSerial, kMany);
+  EXPECT_EQ(switches_, 2);
+  overlapped_ = 0;
+  Run(100'000, kSerial, kMany);
+  EXPECT_LT(overlapped_, 100'000 / SyncOverlap::kLongestPause * SyncOverlap::kFewest + 50);
+}
+
+// One fewer takes long than would end it.
+TEST_F(SyncOverlapTest, AFewSlowSyncsDoNotEndATrial) {
+  Run(SyncOverlap::kShortestPause, kParallel, kMany);
+  ASSERT_TRUE(Overlaps(kMany));
+  for (int i = 1; i < SyncOverlap::kFewest; i++) {
+    Run(1, kParallel, kMany);
+    Run(1, kSerial, kMany);
+  }
+  EXPECT_TRUE(Overlaps(kMany));
+  Run(SyncOverlap::kTrial, kParallel, kMany);
+  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_EQ(switches_, 1);
+}
+
 // They would share their syncs with nobody.
 TEST_F(SyncOverlapTest, NotForAFew) {
   Run(1000, kParallel, {.in_flight = 5, .apart_nanos = 200 * kMicro});

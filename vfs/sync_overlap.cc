@@ -16,6 +16,9 @@ int64_t Round(int64_t sync_nanos, int most, const SyncOverlap::Load& load) {
   return std::max(all_come, sync_nanos + std::min(all_come, sync_nanos) / most);
 }
 
+// With syncs that take so many times as long it does not pay, whatever the load: see Round().
+constexpr int64_t kHopeless = 2;
+
 // More than groups of one, which would share their syncs with nobody.
 constexpr int64_t kFewestInFlight = 6;
 
@@ -37,10 +40,11 @@ void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool ind
   syncs_ = std::min(syncs_ + 1, kLongestPause);
   if ((under_way > 1) == overlaps_) {
     samples_ = std::min(samples_ + 1, kTrial);
+    if (tries_ && overlaps_ && nanos >= kHopeless * nanos_alone_) slow_++;
     SmoothWithin(2, overlaps_ ? &nanos_beside_ : &nanos_alone_, nanos);
   }
   if (tries_) {
-    if (syncs_ >= kTrial) EndTrial(load);
+    if (syncs_ >= kTrial || IsHopeless()) EndTrial(load);
   } else if (overlaps_ && nanos_beside_ < kShortestNanos) {
     SwitchTo(false);
     pause_ = kShortestPause;
@@ -57,13 +61,17 @@ void SyncOverlap::SwitchTo(bool overlaps) {
   overlaps_ = overlaps;
   tries_ = false;
   is_wanted_ = overlaps;
-  syncs_ = samples_ = 0;
+  syncs_ = samples_ = slow_ = 0;
 }
 
+// One slow sync may have other reasons.
+bool SyncOverlap::IsHopeless() const { return slow_ >= kFewest; }
+
 void SyncOverlap::EndTrial(const Load& load) {
-  constexpr int kFewest = kTrial / 4;
   const bool before = !overlaps_;
-  const bool after = samples_ < kFewest ? before : Pays(nanos_alone_, nanos_beside_, load);
+  const bool says_nothing = samples_ < kFewest;
+  const bool after =
+      says_nothing || IsHopeless() ? before : Pays(nanos_alone_, nanos_beside_, load);
   pause_ = after == before ? std::min(2 * pause_, kLongestPause) : kShortestPause;
   SwitchTo(after);
 }

@@ -39,15 +39,17 @@ class SyncOverlap {
   // Does it matter now whether they are?
   bool is_wanted() const { return is_wanted_; }
 
-  // How many syncs a trial of the other way takes, and how many lie between two trials, first and
-  // when none of them has changed anything for long.
+  // How many syncs a trial of the other way takes, unless so few of them show that it is of no use;
+  // and how many lie between two trials, first and when none of them has changed anything for long.
   static constexpr int kTrial = 16;
+  static constexpr int kFewest = 4;
   static constexpr int kShortestPause = 64;
   static constexpr int kLongestPause = 1024;
 
  private:
   explicit SyncOverlap(bool always) : always_(always) {}
   void SwitchTo(bool overlaps);
+  bool IsHopeless() const;
   void EndTrial(const Load& load);
 
   bool always_ = false;
@@ -56,6 +58,7 @@ class SyncOverlap {
   bool is_wanted_ = false;
   int syncs_ = 0;    // since the trial or the pause has begun
   int samples_ = 0;  // those of them that began as overlaps_ says
+  int slow_ = 0;     // and, in a trial of that, took much longer than alone
   int pause_ = kShortestPause;
   int64_t nanos_alone_ = 0;   // that a sync takes; smoothed
   int64_t nanos_beside_ = 0;  // and one beside others
