@@ -8,6 +8,7 @@
 #include <future>
 #include <thread>
 
+#include "support/patience.h"
 #include "support/scale.h"
 #include "support/write_queue_fixture.h"
 
@@ -43,7 +44,7 @@ class ContentionTest : public WriteQueueTest {
     return turn.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   }
   static bool GetsThrough(std::future<bool>& turn) {
-    return turn.wait_for(std::chrono::seconds(30)) == std::future_status::ready && turn.get();
+    return turn.wait_for(kHangs) == std::future_status::ready && turn.get();
   }
   // Which of two has got through?
   static size_t FirstOf(std::future<bool>* const (&turns)[2]) {

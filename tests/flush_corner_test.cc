@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "support/barrier_test.h"
+#include "support/patience.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -154,7 +155,7 @@ TEST_F(FlushCornerTest, AWaitWithALimitEndsOnAnIdleConnectionToo) {
   storage_.HoldSyncs(FileKind::kWal);
   std::future<int> wait = std::async(std::launch::async, [&] { return Wait(idle, lsn, 1); });
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
-  EXPECT_EQ(wait.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_EQ(wait.wait_for(kPatience), std::future_status::ready);
   storage_.OpenGate();
   EXPECT_EQ(wait.get(), SQLITE_BUSY);
   EXPECT_EQ(Wait(idle, lsn, kLongMillis), SQLITE_OK);

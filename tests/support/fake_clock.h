@@ -16,13 +16,9 @@
 #include <vector>
 
 #include "clock.h"
+#include "support/patience.h"
 
 namespace groupcommit::testing {
-
-// How long a test waits for what has to happen. Only a test that fails waits that long.
-inline constexpr std::chrono::seconds kPatience{10};
-// After this time what a test has not foreseen is let go, so that the test fails and does not hang.
-inline constexpr std::chrono::seconds kHangs = 3 * kPatience;
 
 class FakeClock final : public Clock {
  public:
