@@ -118,6 +118,16 @@ TEST_F(ExtensionInShellTest, ABadPolicyInTheEnvironment) {
   }
 }
 
+// The first one's table goes on telling of the databases.
+TEST_F(ExtensionInShellTest, ASecondCopy) {
+  const std::string copy = dir_.File("copy.so");
+  std::filesystem::copy_file(extension_, copy);
+  const std::string load_copy = ".load " + copy + " sqlite3_groupcommit_init\n";
+  EXPECT_EQ(InShell(Load() + load_copy + OpenWithVfs() + load_copy +
+                    "SELECT count(*) FROM groupcommit_stats;\n"),
+            "1\n");
+}
+
 // ---- By sqlite3_load_extension() ----
 
 // The library that this program is linked with is another copy: the extension's is found by name.

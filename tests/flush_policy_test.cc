@@ -39,7 +39,7 @@ void ExpectFails(std::string_view text, const std::vector<std::string>& mentions
   EXPECT_LT(error.size(), 300u) << "a value must not flood the log";
 }
 
-const std::vector<std::string> kKinds{"flush_policy", "on_each_flush", "group", "auto"};
+const std::vector<std::string> kKinds{"policy must be", "on_each_flush", "group", "auto"};
 const std::vector<std::string> kParameters{"max_wait_us", "max_batch"};
 const std::vector<std::string> kWait{"max_wait_us", "0", "10000000"};
 const std::vector<std::string> kBatch{"max_batch", "0", "1000000"};

@@ -110,12 +110,22 @@ TEST_F(FlushTest, WithoutWalItIsRefused) {
   EXPECT_EQ(Flush(db), SQLITE_OK) << "nothing was ever committed";
   db.ExecOk("PRAGMA journal_mode=DELETE; CREATE TABLE t(x)");
   EXPECT_EQ(Flush(db), SQLITE_ERROR);
+  EXPECT_EQ(Stats(db).lsn, 0) << "it has counted a commit that never was";
   EXPECT_EQ(db.Exec("PRAGMA groupcommit_flush"), SQLITE_ERROR);
   EXPECT_NE(std::string(sqlite3_errmsg(db.get())).find("not in WAL mode"), std::string::npos);
   Db memory(":memory:", "gc");
   EXPECT_EQ(Flush(memory), SQLITE_NOTFOUND);
   EXPECT_EQ(groupcommit_flush(nullptr, nullptr), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_flush(db.get(), "nowhere"), SQLITE_ERROR);
+}
+
+// A number would say that something is still to be made durable.
+TEST_F(FlushTest, WithoutALogThereIsNothingToNumber) {
+  OpenWithTable();  // and closes it, so that there is no log
+  Db db(path(), "gc");
+  EXPECT_EQ(Flush(db), SQLITE_OK);
+  EXPECT_EQ(db.Text("PRAGMA groupcommit_flush"), "0");
+  EXPECT_EQ(Stats(db).lsn, Stats(db).durable_lsn);
 }
 
 TEST_F(FlushTest, InExclusiveLockingModeToo) {

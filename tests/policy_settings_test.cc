@@ -169,6 +169,30 @@ TEST_F(PolicySettingsTest, TheFirstToNameAPolicyByUriSetsIt) {
   Db speaks(Uri("flush_policy=on_each_flush"), "gc");
   EXPECT_EQ(PolicyOf(silent), "on_each_flush");
   ExpectRefused("flush_policy=auto", "on_each_flush");
+  // That one may be closed by now.
+  speaks.Close();
+  ExpectRefused("flush_policy=auto", "an earlier URI");
+}
+
+// COMMIT was to be durable when it returns, for those that are open.
+TEST_F(PolicySettingsTest, IntervalByUriDoesNotComeToThoseThatAreOpen) {
+  {
+    Db silent = OpenWithTable();
+    ExpectRefused("flush_policy=interval", "under auto");
+    ExpectRefused("max_delay_us=5", "interval(max_delay_us=5)");
+    EXPECT_EQ(PolicyOf(silent), "auto");
+    const int64_t rows = RowsAfterPowerCut();
+    silent.ExecOk("INSERT INTO t VALUES('durable')");
+    EXPECT_EQ(RowsAfterPowerCut(), rows + 1);
+    // The pragma comes first, whatever a URI says.
+    silent.ExecOk("PRAGMA groupcommit_policy=on_each_flush");
+    Db joins(Uri("flush_policy=interval"), "gc");
+    EXPECT_EQ(PolicyOf(joins), "on_each_flush");
+  }
+  Db first(Uri("max_delay_us=5"), "gc");
+  EXPECT_EQ(PolicyOf(first), "interval(max_delay_us=5)");
+  Db second(Uri("max_delay_us=5"), "gc");
+  EXPECT_EQ(PolicyOf(second), "interval(max_delay_us=5)");
 }
 
 // ---- Precedence ----
@@ -213,7 +237,7 @@ TEST_F(PolicySettingsTest, PragmaErrors) {
     const char* fault;
   } kBad[] = {
       {"nonsense", "'nonsense'"},
-      {"''", "flush_policy must be"},
+      {"''", "the policy must be"},
       {"'group(max_wait_us=x)'", "'x'"},
       {"'group(max_batch=-2)'", "'-2'"},
       {"'group(max_wait_us=10000001)'", "10000000"},

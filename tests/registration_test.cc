@@ -101,16 +101,16 @@ TEST_F(RegistrationTest, BadNames) {
 }
 
 TEST_F(RegistrationTest, AMissingBase) {
-  ExpectRefused(SQLITE_NOTFOUND, "new", "no such VFS", nullptr, "base");
-  ExpectRefused(SQLITE_NOTFOUND, "new", "", nullptr, "base");
-  ExpectRefused(SQLITE_NOTFOUND, "new", "new", nullptr, "base");
+  ExpectRefused(SQLITE_NOTFOUND, "new", "no such VFS", nullptr, "\"no such VFS\"");
+  ExpectRefused(SQLITE_NOTFOUND, "new", "", nullptr, "\"\" to wrap");
+  ExpectRefused(SQLITE_NOTFOUND, "new", "new", nullptr, "\"new\" to wrap");
 }
 
 TEST_F(RegistrationTest, PoliciesOutOfRange) {
   ExpectRefusedPolicy({-1, 0, 0, 0}, "kind");
-  ExpectRefusedPolicy({4, 0, 0, 0}, "kind");
+  ExpectRefusedPolicy({4, 0, 0, 0}, "not 4");
   ExpectRefusedPolicy({GROUPCOMMIT_GROUP, GROUPCOMMIT_MAX_WAIT_US_LIMIT + 1, 0, 0}, "max_wait_us");
-  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1, 0}, "max_batch");
+  ExpectRefusedPolicy({GROUPCOMMIT_GROUP, 0, GROUPCOMMIT_MAX_BATCH_LIMIT + 1, 0}, "not 1000001");
   ExpectRefusedPolicy({GROUPCOMMIT_GROUP, ~0u, ~0u, 0}, "max_wait_us");
   ExpectRefusedPolicy({GROUPCOMMIT_INTERVAL, 0, 0, GROUPCOMMIT_MAX_DELAY_US_LIMIT + 1},
                       "max_delay_us");
@@ -182,6 +182,7 @@ TEST_F(StatsTest, ResultCodes) {
   Db db = OpenWithTable();
   groupcommit_statistics stats{};
   EXPECT_EQ(groupcommit_stats(nullptr, "main", &stats, sizeof(stats)), SQLITE_MISUSE);
+  EXPECT_EQ(groupcommit_stats_table(nullptr), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_stats(db.get(), "main", nullptr, sizeof(stats)), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_stats(db.get(), "elsewhere", &stats, sizeof(stats)), SQLITE_ERROR);
   EXPECT_EQ(groupcommit_stats(db.get(), nullptr, &stats, sizeof(stats)), SQLITE_OK);
@@ -240,7 +241,8 @@ TEST_F(StatsTest, CommitsAreCountedAndCheckpointsAreNot) {
 
 TEST(PolicyTextTest, ResultCodes) {
   groupcommit_policy policy = {GROUPCOMMIT_GROUP, 1, 2, 0};
-  char* error = nullptr;
+  char nothing;
+  char* error = &nothing;  // which nobody is to release
   EXPECT_EQ(groupcommit_policy_parse(nullptr, &policy, &error), SQLITE_MISUSE);
   EXPECT_EQ(groupcommit_policy_parse("auto", nullptr, &error), SQLITE_MISUSE);
   EXPECT_EQ(error, nullptr);

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "groupcommit.h"
+#include "shim.h"
 #include "sqlite_version.h"
 
 namespace groupcommit {
@@ -36,12 +37,14 @@ int SwitchOn(sqlite3* db, bool make_default, char** error) {
   int rc = PolicyFromEnvironment(&policy, error);
   if (rc != SQLITE_OK) return rc;
 
-  const auto add_table = reinterpret_cast<void (*)()>(AddStatsTable);
-  rc = sqlite3_auto_extension(add_table);
-  if (rc == SQLITE_OK && db != nullptr) rc = groupcommit_stats_table(db);
   // It is there when this is called again. sqlite3_shutdown() keeps it, but lets another one become
   // the default.
   sqlite3_vfs* vfs = sqlite3_vfs_find(GROUPCOMMIT_VFS_NAME);
+  // Our table knows nothing of the databases of another copy.
+  const bool has_table = vfs == nullptr || IsShim(*vfs);
+  const auto add_table = reinterpret_cast<void (*)()>(AddStatsTable);
+  if (has_table) rc = sqlite3_auto_extension(add_table);
+  if (has_table && rc == SQLITE_OK && db != nullptr) rc = groupcommit_stats_table(db);
   if (rc == SQLITE_OK && vfs == nullptr) {
     rc = groupcommit_register(GROUPCOMMIT_VFS_NAME, nullptr, make_default ? 1 : 0, &policy);
   } else if (rc == SQLITE_OK && make_default) {

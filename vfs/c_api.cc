@@ -1,4 +1,4 @@
-// The functions of groupcommit.h that are about values: policies as text, statistics, the version.
+// The functions of groupcommit.h about policies as text, statistics, LSNs and the version.
 #include <cstdio>
 #include <new>
 #include <string>
@@ -24,6 +24,7 @@ int ReadLsn(sqlite3* db, const char* schema, groupcommit::Lsn groupcommit::Lsns:
 }  // namespace
 
 int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char** pzErr) {
+  if (pzErr != nullptr) *pzErr = nullptr;
   if (zText == nullptr || pOut == nullptr) return SQLITE_MISUSE;
   try {
     FlushPolicy policy;

@@ -7,7 +7,6 @@
 #include "sync_strength.h"
 
 namespace groupcommit {
-namespace {}  // namespace
 
 // SQLite discards its page cache after an I/O error only (pager.c: pager_error()), and takes
 // SQLITE_NOTFOUND from COMMIT_PHASETWO for success.

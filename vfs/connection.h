@@ -157,6 +157,7 @@ class Connection final : private Coordinator::Log {
   int FailFlush(int error);
   int AwaitFlusher(Lsn target, int timeout_ms);
   int SyncWithoutLog(Lsn target);
+  int OpenUnreadLog(std::unique_ptr<LogHandle>* log);
 
   // After a failed sync; see roll_back.cc.
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };

@@ -125,7 +125,7 @@ int Coordinator::Follow(Waiter* self, Log* log) NO_THREAD_SAFETY_ANALYSIS {
   }
 }
 
-// One more sync may be under way than there are.
+// May one more sync begin beside those that are under way?
 bool Coordinator::MayLead() const { return !appointed_ && leaders_ < MostLeaders(); }
 
 // The leader's part: one sync, then the leadership goes to a waiter that no sync covers, if any.

@@ -1,11 +1,11 @@
 // Coordinator: lets committers that wait for the log to become durable share its syncs.
 //
-// It knows log positions and a callable that syncs, nothing of files or of SQLite. A commit whose
-// bytes are all in the log gets an LSN (Append); its owner then waits until the durable tail has
-// reached that LSN (WaitDurable). The leader notes how far the log has been appended, syncs once
-// without holding any lock, and moves the durable tail. The others are followers. Commits that are
-// appended while a sync runs are not covered by it; they form the next batch, and one of them is
-// handed the leadership when the sync ends: or, where the device serves several syncs at a time,
+// It knows numbers of commits and a log that can be synced, nothing of files or of SQLite. A commit
+// whose bytes are all in the log gets an LSN (Append); its owner then waits until the durable tail
+// has reached that LSN (WaitDurable). The leader notes how far the log has been appended, syncs
+// once without holding any lock, and moves the durable tail. The others are followers. Commits that
+// are appended while a sync runs are not covered by it; they form the next batch, and one of them
+// is handed the leadership when the sync ends: or, where the device serves several syncs at a time,
 // begins the next one beside it (sync_overlap.h).
 //
 // If the flush policy wants more company for a sync than is there, the first one to wait keeps a
@@ -35,7 +35,7 @@ namespace groupcommit {
 // were written, and each time an old sync would seem to have covered a commit that nobody synced.
 using Lsn = uint64_t;
 
-// How far the log is. Kept together and free of pointers so that several processes could share it.
+// How far the log is.
 struct LogTails {
   std::atomic<Lsn> appended{0};  // all bytes of this commit and its predecessors are in the log
   std::atomic<Lsn> durable{
@@ -132,7 +132,7 @@ class Coordinator {
   // How many threads are in WaitDurable() and have found their commit not yet durable.
   int waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
-  // How many of them give way to other threads rather than sleep.
+  // How many of them give way to other threads rather than sleep. For tests.
   int yielding() const { return yielding_.load(std::memory_order_relaxed); }
 
   // Does it matter now whether logs see each other's failures? See SyncOverlap::is_wanted().

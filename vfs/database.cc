@@ -71,15 +71,23 @@ int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>
   MutexLock lock(mutex_);
   if (from_uri && uri_policy_ && *from_uri != *uri_policy_) {
     *error = "policy " + FormatPolicy(*from_uri) +
-             " in the URI differs from that of a connection that is open already: " +
+             " in the URI differs from the one that an earlier URI has set for this database: " +
              FormatPolicy(*uri_policy_);
+    return SQLITE_MISUSE;
+  }
+  const bool applies = from_uri && !uri_policy_ && !policy_by_pragma_;
+  // Those that are open count on their commits.
+  if (applies && !files_.empty() && !from_uri->waits() && policy_ != *from_uri) {
+    *error = "policy " + FormatPolicy(*from_uri) +
+             " in the URI would be that of connections, too, which are open already under " +
+             FormatPolicy(policy_) + ": only the first URI, or the pragma, may set it";
     return SQLITE_MISUSE;
   }
   coordinator_.Reserve(files_.size() + 2);  // this one, and the flusher
   files_.push_back(file);
   if (from_uri && !uri_policy_) {
     uri_policy_ = from_uri;
-    if (!policy_by_pragma_) ApplyPolicy(*from_uri);
+    if (applies) ApplyPolicy(*from_uri);
   } else if (files_.size() == 1) {
     ApplyPolicy(fallback);
   }

@@ -76,7 +76,15 @@ void Connection::EndCommit(bool success) {
   counted_ = 0;
 }
 
-int Connection::Flush() { return WaitSynced(database_->coordinator().CountWritten(), -1); }
+int Connection::Flush() {
+  if (log_ == nullptr) {
+    std::unique_ptr<LogHandle> log;
+    int rc = OpenUnreadLog(&log);
+    if (rc == SQLITE_OK && log == nullptr) rc = TakeFlusherError();
+    if (rc != SQLITE_OK || log == nullptr) return rc;  // there is nothing to sync, and no number
+  }
+  return WaitSynced(database_->coordinator().CountWritten(), -1);
+}
 
 int Connection::WaitSynced(Lsn target, int timeout_ms) {
   Coordinator& coordinator = database_->coordinator();
@@ -123,19 +131,24 @@ int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
 // This connection has not yet read anything, and so not opened the log; others may have written to
 // it, of this process or another one.
 int Connection::SyncWithoutLog(Lsn target) {
+  std::unique_ptr<LogHandle> log;
+  int rc = OpenUnreadLog(&log);
+  if (rc != SQLITE_OK || log == nullptr) return rc;
+  rc = database_->coordinator().WaitSynced(target, log.get());
+  return rc == SQLITE_OK ? rc : FailFlush(rc);
+}
+
+// Leaves *log empty if there is none, as all that was committed is in the database, and synced.
+int Connection::OpenUnreadLog(std::unique_ptr<LogHandle>* log) {
   // The file format, of which 2 means WAL (fileformat2.html, 1.3).
   constexpr int kFormatOffset = 18;
   constexpr uint8_t kWalFormat = 2;
   uint8_t format[2] = {};
-  int rc = main_->pMethods->xRead(main_, format, sizeof(format), kFormatOffset);
+  const int rc = main_->pMethods->xRead(main_, format, sizeof(format), kFormatOffset);
   if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;  // nothing was ever committed
   if (rc != SQLITE_OK) return rc;
   if (format[0] != kWalFormat) return SQLITE_ERROR;
-  std::unique_ptr<LogHandle> log;
-  rc = database_->OpenLogHandle(name_, &log);
-  if (rc != SQLITE_OK || log == nullptr) return rc;
-  rc = database_->coordinator().WaitSynced(target, log.get());
-  return rc == SQLITE_OK ? rc : FailFlush(rc);
+  return database_->OpenLogHandle(name_, log);
 }
 
 // What was left to the flusher does not stay behind.

@@ -72,13 +72,14 @@ bool ParseNumber(std::string_view name, std::string_view text, uint32_t limit, u
   return false;
 }
 
-bool ParseKind(std::string_view text, Kind* kind, std::string* error) {
+bool ParseKind(std::string_view name, std::string_view text, Kind* kind, std::string* error) {
   for (size_t i = 0; i < std::size(kKindNames); i++) {
     if (!EqualsIgnoringCase(text, kKindNames[i])) continue;
     *kind = static_cast<Kind>(i);
     return true;
   }
-  *error = "flush_policy must be on_each_flush, group, auto or interval, not " + Quoted(text);
+  *error =
+      std::string(name) + " must be on_each_flush, group, auto or interval, not " + Quoted(text);
   return false;
 }
 
@@ -118,15 +119,15 @@ bool ParseParameters(std::string_view text, PolicyParts* parts, std::string* err
 bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string* error) {
   FlushPolicy parsed;
   bool named = parts.flush_policy.has_value();
-  if (named && !ParseKind(*parts.flush_policy, &parsed.kind, error)) return false;
+  if (named && !ParseKind("flush_policy", *parts.flush_policy, &parsed.kind, error)) return false;
   for (const Parameter& parameter : kParameters) {
     const std::optional<std::string_view>& part = parts.*parameter.part;
     // A number belongs to one policy only, so it implies that one.
     if (part && !named) parsed.kind = parameter.kind;
     named = named || part;
     if (part && parsed.kind != parameter.kind) {
-      *error = std::string(parameter.name) +
-               " is allowed with flush_policy=" + std::string(NameOf(parameter.kind)) + " only";
+      *error = std::string(parameter.name) + " is allowed with the policy " +
+               std::string(NameOf(parameter.kind)) + " only";
       return false;
     }
   }
@@ -156,6 +157,8 @@ bool ParsePolicy(std::string_view text, FlushPolicy* policy, std::string* error)
       return false;
     text = Trim(text.substr(0, open));
   }
+  Kind kind;
+  if (!ParseKind("the policy", text, &kind, error)) return false;
   parts.flush_policy = text;
   return ParsePolicyParts(parts, policy, error);
 }
@@ -164,7 +167,8 @@ bool PolicyFromC(const groupcommit_policy& from, FlushPolicy* policy, std::strin
   if (from.kind < 0 || static_cast<size_t>(from.kind) >= std::size(kKindNames)) {
     *error =
         "kind must be GROUPCOMMIT_ON_EACH_FLUSH, GROUPCOMMIT_GROUP, GROUPCOMMIT_AUTO or "
-        "GROUPCOMMIT_INTERVAL";
+        "GROUPCOMMIT_INTERVAL, not " +
+        std::to_string(from.kind);
     return false;
   }
   const FlushPolicy all{static_cast<Kind>(from.kind), from.max_wait_us, from.max_batch,
@@ -174,7 +178,8 @@ bool PolicyFromC(const groupcommit_policy& from, FlushPolicy* policy, std::strin
     if (parameter.kind != all.kind) continue;
     checked.*parameter.member = all.*parameter.member;
     if (checked.*parameter.member <= parameter.limit) continue;
-    *error = std::string(parameter.name) + " must be at most " + std::to_string(parameter.limit);
+    *error = std::string(parameter.name) + " must be at most " + std::to_string(parameter.limit) +
+             ", not " + std::to_string(checked.*parameter.member);
     return false;
   }
   *policy = checked;

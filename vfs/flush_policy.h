@@ -24,6 +24,9 @@ struct FlushPolicy {
   uint32_t max_batch = 0;     // kGroup only, else 0; 0 counts as 1
   uint32_t max_delay_us = 0;  // kInterval only, else 0
 
+  // Does COMMIT return after the sync?
+  bool waits() const { return kind != Kind::kInterval; }
+
   static constexpr FlushPolicy Auto() { return {.kind = Kind::kAuto}; }
   static constexpr FlushPolicy Group(uint32_t max_wait_us, uint32_t max_batch) {
     return {.kind = Kind::kGroup, .max_wait_us = max_wait_us, .max_batch = max_batch};

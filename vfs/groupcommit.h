@@ -44,10 +44,15 @@
 **                       with interval, and implies it when flush_policy is not
 **                       given.
 **
-**   A value that is unknown, empty, negative, not a number or out of range makes
-**   the open fail with SQLITE_MISUSE.  So does a URI policy that differs from the
-**   one with which another connection of this process opened the same database.
-**   The reason goes to sqlite3_log(); the file is not touched.
+**   The policy is that of the database, for all connections of the process and
+**   until the last one closes: the first URI that names one sets it.  A later
+**   URI that names another one makes the open fail with SQLITE_MISUSE.  So does
+**   interval, where connections are open under another policy: they count on
+**   their commits.  And so does a value that is unknown, empty, negative, not a
+**   number or out of range.  The reason goes to sqlite3_log(); the file is not
+**   touched.  flush_policy takes a name alone.  As with SQLite's own parameters,
+**   case matters, the first of several values counts, and a parameter of another
+**   name is ignored.
 **
 ** PRAGMAS
 **
@@ -57,7 +62,8 @@
 **   PRAGMA [schema.]groupcommit_policy = 'TEXT';
 **       Sets it for the database: all connections of this process, at once and
 **       until the last of them closes.  Returns the new policy.  SQLITE_ERROR
-**       with a message, and no change, if TEXT is not a policy.
+**       with a message, and no change, if TEXT is not a policy.  It acts when the
+**       statement is prepared, as groupcommit_flush does.
 **   PRAGMA [schema.]groupcommit_stats;
 **       One JSON object; the members are those of struct
 **       groupcommit_statistics.
@@ -77,7 +83,8 @@
 **
 **   An eponymous table with a row for each database that this process has open
 **   through the VFS: its path, its policy, and the members of
-**   struct groupcommit_statistics.
+**   struct groupcommit_statistics.  It knows the databases of its own copy of the
+**   library; the extension adds none where the VFS is another copy's.
 **
 ** THREADS
 **
@@ -184,10 +191,11 @@ int groupcommit_register(const char* zName, const char* zBase, int makeDefault,
 
 /*
 ** Unregisters the VFS zName (NULL: "groupcommit") that groupcommit_register()
-** or the extension registered.
+** or groupcommit_extra_init() registered.  That of the extension stays for as
+** long as the process.
 **
 ** Returns SQLITE_OK; SQLITE_BUSY while a database file is open through it;
-** SQLITE_NOTFOUND if zName is not registered or not one of ours.
+** SQLITE_NOTFOUND if zName is not registered, or not by this copy of the library.
 */
 int groupcommit_unregister(const char* zName);
 
@@ -202,7 +210,8 @@ int groupcommit_unregister(const char* zName);
 ** becomes the default, with the policy that GROUPCOMMIT_POLICY names, and every
 ** connection has the table groupcommit_stats.  zUnused is not looked at.
 **
-** It may be called again, as SQLite does after sqlite3_shutdown().  A thread
+** It may be called again, as SQLite does after sqlite3_shutdown(): the VFS is
+** there then, and keeps its policy.  A thread
 ** that opens a database while another one initializes SQLite may be earlier
 ** than this function, and get the old default VFS; it is harmless, and a
 ** program with such threads calls sqlite3_initialize() before it starts them.
@@ -222,7 +231,8 @@ int groupcommit_extra_init(const char* zUnused);
 ** Returns SQLITE_OK and fills *pOut; or SQLITE_ERROR, leaves *pOut alone and,
 ** where pzErr is not NULL, sets *pzErr to a message that names the part at
 ** fault and what is allowed, to be released with sqlite3_free().  SQLITE_MISUSE
-** if zText or pOut is NULL.
+** if zText or pOut is NULL; SQLITE_NOMEM.  *pzErr is NULL where there is no
+** message.
 */
 int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char** pzErr);
 
@@ -255,8 +265,9 @@ typedef struct groupcommit_latency {
 typedef struct groupcommit_statistics {
   sqlite3_int64 connections;                      /* open now, through this VFS */
   sqlite3_int64 commits;                          /* commits that asked for a sync of the log */
-  sqlite3_int64 deferred;                         /* of these, the ones that shared (the others
-                                                  ** did their own sync, as stock: schema
+  sqlite3_int64 deferred;                         /* of these, the ones whose sync came after
+                                                  ** the write lock was free, to be shared
+                                                  ** (the others synced as stock: schema
                                                   ** changes, several databases, ...) */
   sqlite3_int64 syncs;                            /* syncs of the log passed to the base VFS */
   sqlite3_int64 failed_syncs;                     /* of these, the ones that failed */
@@ -266,13 +277,15 @@ typedef struct groupcommit_statistics {
   sqlite3_int64 reader_waits;                     /* reads that waited for a commit's sync */
   sqlite3_int64 pending;                          /* commits visible but not yet durable, now */
   sqlite3_int64 waiting;                          /* commits and reads that wait for a sync, now */
-  sqlite3_int64 fenced;                           /* 1 after a failed sync: see README */
+  sqlite3_int64 fenced;                           /* 1 while closed to writers after a failed
+                                                  ** sync, else 0 */
   groupcommit_latency sync;                       /* one sync of the log */
   groupcommit_latency commit_wait;                /* one deferred commit's wait */
   groupcommit_latency lock_wait;                  /* first refusal of the write lock until it
                                                   ** was granted; 0 when granted at once */
   groupcommit_latency reader_wait;                /* one of reader_waits */
-  sqlite3_int64 lsn;                              /* newest LSN; see groupcommit_commit_lsn() */
+  sqlite3_int64 lsn;                              /* newest LSN; see groupcommit_commit_lsn().
+                                                  ** A flush takes one, too */
   sqlite3_int64 durable_lsn;                      /* newest one known to be durable */
   sqlite3_int64 background_errors;                /* times that commits which nobody waited for
                                                   ** could not be made durable */
@@ -368,10 +381,11 @@ int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLs
 #define GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD 0x47430005
 
 /*
-** Adds the eponymous table groupcommit_stats to the connection db.  The
-** extension does this by itself, for every connection of the process.
+** Adds the eponymous table groupcommit_stats, of this copy of the library, to
+** the connection db.  The extension does this by itself, for every connection of
+** the process.
 **
-** Returns what sqlite3_create_module_v2() returns.
+** Returns what sqlite3_create_module_v2() returns; SQLITE_MISUSE if db is NULL.
 */
 int groupcommit_stats_table(sqlite3* db);
 

@@ -15,8 +15,7 @@ namespace groupcommit {
 // - the kernel tells each open file description of a failed write (Linux 5.0 and newer: errseq_t,
 //   Documentation/core-api/errseq.rst);
 // - the file `path` is on ext4 with a journal, or on XFS: others tell only one of what they have
-// lost
-//   of their own blocks (vfat, ext2), or ask another process (FUSE);
+//   lost of their own blocks (vfat, ext2), or ask another process (FUSE);
 // - the block device has no volatile cache. If it has, a sync also flushes that, and if the flush
 //   fails, none is told but the one who asked, although it may have held what others had written.
 // In all other cases, and when unsure: false.

@@ -27,7 +27,7 @@ struct WaitRequest {
   Lsn lsn;
   int timeout_ms;
 };
-inline constexpr int kFcntlLsns = 0x47430004;  // 5: see groupcommit.h
+inline constexpr int kFcntlLsns = 0x47430004;  // the next one is in groupcommit.h
 struct Lsns {
   Lsn commit;   // the connection's last one
   Lsn durable;  // the database's

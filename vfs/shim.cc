@@ -1,4 +1,7 @@
-// The VFS itself: registration and xOpen. Everything else goes to the base VFS, or to the files.
+// The VFS itself: registration, xOpen and xSleep. Everything else goes to the base VFS, or to the
+// files.
+#include "shim.h"
+
 #include <algorithm>
 #include <cstring>
 #include <list>
@@ -237,7 +240,8 @@ int Register(const char* name, const char* base_name, bool make_default,
   if (name == nullptr) name = GROUPCOMMIT_VFS_NAME;
   if (name[0] == '\0') return RefuseName(SQLITE_MISUSE, name, "the name is empty");
   if (std::strlen(name) > GROUPCOMMIT_MAX_NAME) {
-    return RefuseName(SQLITE_MISUSE, name, "the name has more than 63 bytes");
+    const std::string most = std::to_string(GROUPCOMMIT_MAX_NAME);
+    return RefuseName(SQLITE_MISUSE, name, ("the name has more than " + most + " bytes").c_str());
   }
   if (const char* reason = WhyTooOld(sqlite3_libversion_number())) {
     return RefuseName(SQLITE_ERROR, name, reason);
@@ -249,7 +253,11 @@ int Register(const char* name, const char* base_name, bool make_default,
   }
   // Also initializes SQLite, before ProcessMutex() is taken.
   sqlite3_vfs* base = sqlite3_vfs_find(base_name);
-  if (base == nullptr) return RefuseName(SQLITE_NOTFOUND, name, "there is no such base VFS");
+  if (base == nullptr) {
+    error = base_name == nullptr ? "there is no default VFS to wrap"
+                                 : "there is no VFS \"" + std::string(base_name) + "\" to wrap";
+    return RefuseName(SQLITE_NOTFOUND, name, error.c_str());
+  }
 
   auto shim = std::make_unique<ShimVfs>();
   shim->base = base;
@@ -276,6 +284,9 @@ int Unregister(const char* name) {
 }
 
 }  // namespace
+
+bool IsShim(const sqlite3_vfs& vfs) { return vfs.xOpen == Open; }
+
 }  // namespace groupcommit
 
 int groupcommit_register(const char* zName, const char* zBase, int makeDefault,

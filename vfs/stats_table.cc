@@ -172,6 +172,7 @@ sqlite3_module MakeModule() {
 }  // namespace groupcommit
 
 int groupcommit_stats_table(sqlite3* db) {
+  if (db == nullptr) return SQLITE_MISUSE;
   static const sqlite3_module module = groupcommit::MakeModule();
   return sqlite3_create_module_v2(db, "groupcommit_stats", &module, nullptr, nullptr);
 }
