@@ -233,7 +233,7 @@ class Script:
 
 
 # Names that stand for a reader's own.
-READERS_FILES = {"/usr/local/lib/groupcommit.so": "build/groupcommit.so", "/srv/site/": ""}
+READERS_FILES = {"/usr/local/lib/x86_64-linux-gnu/groupcommit.so": "build/groupcommit.so", "/srv/site/": ""}
 
 # The system's: other builds of Python often cannot load extensions.
 PYTHON = ["/usr/bin/python3"]
