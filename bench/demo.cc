@@ -217,26 +217,26 @@ class Demo {
   size_t runs_ = 0;
 };
 
+// Leaves what is there as it is.
+void RequireWritable(const std::string& path) {
+  if (std::ofstream(path, std::ios::app)) return;
+  throw UsageError("--json '" + path + "': " + std::generic_category().message(errno) +
+                   "; expected a file that can be written to");
+}
+
 int RunDemo(const DemoOptions& options) {
+  // First: nobody wants to hear after the measurement that it cannot be written.
+  if (!options.json_path.empty()) RequireWritable(options.json_path);
   const auto directory = FindDirectory(options);
   if (options.keep) directory->Keep();
-  std::ofstream json;
-  if (!options.json_path.empty()) {
-    // Opened first: nobody wants to hear after the measurement that it cannot be written.
-    json.open(options.json_path);
-    if (!json) {
-      throw UsageError("--json '" + options.json_path +
-                       "': " + std::generic_category().message(errno) +
-                       "; expected a file that can be written to");
-    }
-  }
   Demo demo(options, directory->path());
   if (!demo.Run()) {
     std::cout << "\nInterrupted" << (options.keep ? "." : "; the files are removed.") << std::endl;
     return kExitSignal + interrupting_signal;
   }
   if (options.keep) std::cout << "The files are in " << directory->path().string() << "\n";
-  if (json.is_open()) {
+  if (!options.json_path.empty()) {
+    std::ofstream json(options.json_path);
     WriteJson(json, demo.report());
     json.close();
     if (!json) throw std::runtime_error("cannot write " + options.json_path);

@@ -43,6 +43,9 @@ std::string SyncTime(double us) {
   return us >= 99.5 && us < 999.5 ? text : FormatTime(us);
 }
 
+// Was each COMMIT measured with its sync?
+bool Waits(const AdviceFigures& figures) { return !figures.policy.starts_with("interval"); }
+
 std::string WithConnections(const AdviceFigures::Run& run) {
   return "With " + std::to_string(run.connections) +
          (run.connections == 1 ? " connection" : " connections");
@@ -70,7 +73,8 @@ std::string DescribeDisk(const AdviceFigures& figures) {
   constexpr double kSteady = 1.3;
   for (const AdviceFigures::Run& run : figures.runs) {
     if (!IsAlone(run)) continue;
-    if (std::max(run.stock_per_second, run.groupcommit_per_second) <= kSteady * bound) continue;
+    const double ours = Waits(figures) ? run.groupcommit_per_second : 0;
+    if (std::max(run.stock_per_second, ours) <= kSteady * bound) continue;
     text +=
         "It just did: this disk's times vary from moment to moment, and with them the figures"
         " below.\n";
@@ -103,7 +107,7 @@ std::string Recommend(const AdviceFigures& figures) {
                           (figures.policy == "auto" ? "leave the policy at auto (the default)"
                                                     : "the policy " + figures.policy);
   if (figures.in_memory) return "measure a disk before you decide.";
-  if (figures.policy.starts_with("interval")) {
+  if (!Waits(figures)) {
     return "under the policy " + figures.policy +
            " COMMIT does not wait for the disk, and a power cut takes the\n"
            "last commits: compare it with synchronous=NORMAL, and measure auto before you decide.";

@@ -101,8 +101,9 @@ TEST(AdviceTest, AnotherPolicy) {
 
 // Its figures are no match for stock SQLite's, which are of durable commits.
 TEST(AdviceTest, APolicyThatDoesNotWait) {
-  AdviceFigures figures = Figures({{8, 5'000, 90'000}});
+  AdviceFigures figures = Figures({{1, 5'000, 80'000}, {8, 5'000, 90'000}});
   figures.policy = "interval(max_delay_us=10000)";
+  EXPECT_EQ(Advise(figures).find("It just did"), std::string::npos) << "not against the disk";
   EXPECT_NE(RecommendationOf(figures).find("a power cut takes the\nlast commits"),
             std::string::npos);
 }

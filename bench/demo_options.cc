@@ -148,9 +148,8 @@ const char* DemoHelp() {
     your disk
 
 SYNOPSIS
-    groupcommit-demo [--dir DIR] [--connections LIST] [--seconds N]
+    groupcommit-demo [--advise] [--dir DIR] [--connections LIST] [--seconds N]
                      [--policy POLICY] [--json FILE] [--keep]
-    groupcommit-demo --advise [--dir DIR]
     groupcommit-demo --help | --version
 
 DESCRIPTION
@@ -183,8 +182,9 @@ OPTIONS
     --seconds N
         Length of each run, 0.1 to 3600.  Default: 2; with --advise: 0.5.
     --policy POLICY
-        When groupcommit syncs: auto (default), on_each_flush, group, or
-        group(max_wait_us=N,max_batch=N).  See groupcommit.h.
+        When groupcommit syncs: auto (default), on_each_flush, group,
+        group(max_wait_us=N,max_batch=N), or interval(max_delay_us=N), under
+        which COMMIT does not wait for the disk.  See groupcommit.h.
     --json FILE
         Also writes the results to FILE.
     --keep
