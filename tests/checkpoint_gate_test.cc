@@ -20,10 +20,18 @@ using Advice = CheckpointGate::Advice;
 
 class CheckpointGateTest : public ::testing::Test {
  protected:
-  Advice Begin(uint32_t frames, uint64_t log = kLog) { return gate_.OnBegin(frames, log, false); }
-  Advice BeginAlone(uint32_t frames, uint64_t log = kLog) {
-    return gate_.OnBegin(frames, log, true);
+  // One after the other's commit.
+  Advice Begin(uint32_t frames, uint64_t log = kLog) {
+    return gate_.OnBegin(frames, log, ++committer_, false);
   }
+  Advice BeginAlone(uint32_t frames, uint64_t log = kLog) {
+    return gate_.OnBegin(frames, log, ++committer_, true);
+  }
+  Advice BeginByHand(uint32_t frames, uint64_t log = kLog) {
+    return gate_.OnBegin(frames, log, 0, false);
+  }
+
+  uint64_t committer_ = 0;
 
   FakeClock clock_;
   CheckpointGate gate_{&clock_};
@@ -46,6 +54,39 @@ TEST_F(CheckpointGateTest, WithoutOthersItGetsThroughByItself) {
   Begin(1000);
   EXPECT_EQ(BeginAlone(1001), Advice::kAsStock);
   EXPECT_EQ(BeginAlone(2000), Advice::kHoldWriters) << "or there are readers";
+}
+
+TEST_F(CheckpointGateTest, OneByHandIsNotSkipped) {
+  Begin(1000);
+  Begin(1001);
+  EXPECT_EQ(BeginByHand(1500), Advice::kAsStock);
+  EXPECT_EQ(BeginByHand(2000), Advice::kHoldWriters);
+}
+
+// It may be of a log of three frames.
+TEST_F(CheckpointGateTest, OneByHandDoesNotTellWhereAutomaticOnesBegin) {
+  EXPECT_EQ(BeginByHand(3), Advice::kAsStock);
+  EXPECT_EQ(BeginByHand(6), Advice::kAsStock);
+  Begin(100);
+  EXPECT_EQ(Begin(1999), Advice::kSkip);
+  EXPECT_EQ(Begin(2000), Advice::kHoldWriters);
+  EXPECT_EQ(BeginByHand(5000, kNextLog), Advice::kAsStock);
+  EXPECT_EQ(BeginByHand(9999, kNextLog), Advice::kAsStock);
+  EXPECT_EQ(BeginByHand(10000, kNextLog), Advice::kHoldWriters);
+}
+
+// With stock SQLite nothing would be in its way.
+TEST_F(CheckpointGateTest, WhereOneConnectionMakesThemAllNoneIsSkipped) {
+  constexpr uint64_t kOne = 77;
+  gate_.OnBegin(1000, kLog, kOne, false);
+  EXPECT_EQ(gate_.OnBegin(1001, kLog, kOne, false), Advice::kAsStock);
+  BeginByHand(1002);
+  EXPECT_EQ(gate_.OnBegin(1003, kLog, kOne, false), Advice::kAsStock);
+  EXPECT_EQ(gate_.OnBegin(1004, kLog, kOne + 1, false), Advice::kSkip);
+  EXPECT_EQ(gate_.OnBegin(1005, kLog, kOne, false), Advice::kSkip);
+  EXPECT_EQ(gate_.OnBegin(2000, kLog, kOne, false), Advice::kHoldWriters);
+  gate_.OnBegin(1000, kNextLog, kOne, false);
+  EXPECT_EQ(gate_.OnBegin(1001, kNextLog, kOne, false), Advice::kAsStock);
 }
 
 TEST_F(CheckpointGateTest, ANewLogBeginsAnew) {

@@ -56,6 +56,7 @@ class CheckpointTest : public ShimTest {
 
   static void ExpectNobodyIsCounted(const Db& db) {
     EXPECT_EQ(GateOf(db).writers(), 0);
+    EXPECT_EQ(GateOf(db).leaving(), 0);
     EXPECT_EQ(GateOf(db).log_readers(), 0);
     EXPECT_EQ(QueueOf(db).waiting(), 0);
     EXPECT_FALSE(QueueOf(db).IsInLongTurn());
@@ -74,10 +75,21 @@ class CheckpointTest : public ShimTest {
   // A checkpoint that has closed the gate, and stays in the middle until its sync is let go. (The
   // gate opens after some time all the same.)
   std::future<int> StartCheckpoint(Db& db) {
+    const WriteQueue& queue = QueueOf(db);
     storage_.HoldSyncs(FileKind::kMainDb);
     std::future<int> result = ExecAsync(db, "PRAGMA wal_checkpoint");
     EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
+    EXPECT_TRUE(queue.IsInLongTurn()) << "it holds nobody back";
     return result;
+  }
+
+  // Makes the log so long that the next checkpoint holds writers back.
+  void MakeCheckpointDue(Db& db) {
+    Db reader = OpenOne();
+    reader.ExecOk("BEGIN; SELECT * FROM t");  // and this one does not get through
+    db.ExecOk("PRAGMA wal_autocheckpoint=1; INSERT INTO t VALUES(1); PRAGMA wal_autocheckpoint=0");
+    reader.ExecOk("COMMIT");
+    for (int i = 0; i < 20; i++) db.ExecOk("INSERT INTO t VALUES(1)");
   }
 
   std::atomic<int64_t> checkpoints_{0};
@@ -121,14 +133,77 @@ TEST_F(CheckpointTest, ALongRunningReader) {
   ExpectNobodyIsCounted(db);
 }
 
+// It holds nobody up who waits for the writers under way.
+TEST_F(CheckpointTest, AWriterThatGoesOnReading) {
+  Db db = OpenOne();
+  Db other = OpenOne();
+  sqlite3_stmt* select = nullptr;
+  ASSERT_EQ(sqlite3_prepare_v2(db.get(), "SELECT 1 FROM t", -1, &select, nullptr), SQLITE_OK);
+  for (int i = 0; i < 2; i++) {
+    db.ExecOk("INSERT INTO t VALUES(1)");
+    EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
+    EXPECT_EQ(GateOf(db).leaving(), 0);
+    db.ExecOk("BEGIN; INSERT INTO t VALUES(1)");
+    EXPECT_EQ(GateOf(db).writers(), 1);
+    EXPECT_EQ(GateOf(db).leaving(), 0);
+    db.ExecOk("COMMIT; INSERT INTO t VALUES(1)");
+    EXPECT_EQ(GateOf(db).writers(), 0);
+    EXPECT_EQ(GateOf(db).leaving(), 1);
+    sqlite3_reset(select);
+    ExpectNobodyIsCounted(db);
+  }
+  sqlite3_finalize(select);
+}
+
 // ---- Nobody gets SQLITE_BUSY for it ----
+
+// What its hook returns is what the INSERT returns, though it has committed.
+TEST_F(CheckpointTest, AWalHookOfTheApplication) {
+  Db db = OpenOne();
+  Db reader = OpenOne();
+  reader.ExecOk("INSERT INTO t VALUES(1); BEGIN; SELECT * FROM t");
+  const auto hook = [](void* calls, sqlite3* handle, const char* schema, int) {
+    ++*static_cast<int*>(calls);
+    return sqlite3_wal_checkpoint_v2(handle, schema, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  };
+  int calls = 0;
+  db.ExecOk("INSERT INTO t VALUES(0)");
+  sqlite3_wal_hook(db.get(), hook, &calls);
+  GateOf(db).writers()++;  // others write, too
+  for (int i = 0; i < 3; i++) EXPECT_EQ(db.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
+  GateOf(db).writers()--;
+  EXPECT_EQ(calls, 3);
+}
+
+// Only main is told of the PRAGMA.
+TEST_F(CheckpointTest, OnePragmaForAllDatabases) {
+  const auto make_another = [this] {
+    Db db(path("another.db"), "gc");
+    db.ExecOk("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS t(x)");
+    return db;
+  };
+  Db reader = make_another();
+  Db others[] = {make_another(), make_another()};
+  Db db = OpenWithTable();
+  db.ExecOk("ATTACH '" + path("another.db") + "' AS another; PRAGMA another.synchronous=FULL");
+  reader.ExecOk("INSERT INTO t VALUES(1); BEGIN; SELECT * FROM t");
+  for (Db& other : others) {  // so that it is not one alone that makes checkpoints
+    other.ExecOk("PRAGMA wal_autocheckpoint=3; INSERT INTO t VALUES(1); INSERT INTO t VALUES(1)");
+  }
+  db.ExecOk("PRAGMA wal_autocheckpoint=0; INSERT INTO another.t VALUES(1)");
+  GateOf(reader).writers()++;
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(2));  // its commit is no longer the last thing
+  EXPECT_EQ(db.Int("PRAGMA wal_checkpoint"), 0);
+  GateOf(reader).writers()--;
+}
 
 class ClosedGateTest : public CheckpointTest {
  protected:
   void SetUp() override {
     checkpointer_ = OpenOne();
     other_ = OpenOne();
-    checkpointer_.ExecOk("INSERT INTO t VALUES(1)");
+    MakeCheckpointDue(checkpointer_);
   }
   void TearDown() override {
     storage_.OpenGate();

@@ -99,6 +99,30 @@ TEST_F(LostRaceTest, ASleepInLineMayEndLate) {
   slept.get();
 }
 
+// Its busy handler had slept, and then said that it would not wait any longer.
+TEST_F(LostRaceTest, ASleepOfAnotherStatementTakesItsTime) {
+  const auto patient = std::make_shared<WriteQueue>(&clock_, 0, 4 * kMilli);
+  ASSERT_TRUE(patient->TryAcquire(kHolder));
+  std::future<void> slept = std::async(std::launch::async, [&] {
+    LostRace::Note(patient, kLoser, kElsewhere);
+    EXPECT_TRUE(LostRace::Sleep(1'000));
+    clock_.Advance(1'000 * kMilli);  // the other statement
+    LostRace::Pass();
+    const int64_t start = clock_.NowNanos();
+    LostRace::Note(patient, kLoser, kElsewhere);
+    EXPECT_TRUE(LostRace::Sleep(10'000));
+    EXPECT_GE(clock_.NowNanos(), start + 6 * kMilli);
+    LostRace::Note(patient, kLoser, kElsewhere);
+    EXPECT_TRUE(LostRace::Sleep(10'000));
+    EXPECT_EQ(clock_.NowNanos(), start + 16 * kMilli) << "only the first one may end early";
+  });
+  for (int sleeps = 0; sleeps < 3; sleeps++) {
+    ASSERT_TRUE(clock_.AwaitSleeper());
+    clock_.Advance(clock_.NanosLeft());
+  }
+  slept.get();
+}
+
 TEST_F(LostRaceTest, WhoAsksForALockIsNotAboutToSleep) {
   LostRace::Note(queue_, kLoser, kHere);
   LostRace::Pass();

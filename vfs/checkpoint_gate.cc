@@ -19,16 +19,25 @@ uint32_t Add(uint32_t frames, uint32_t more) {
 // tells us where that is. While others write it would copy some pages, again and again, and sync
 // the log beside the group; so the next one waits until the log is twice as long, and then for the
 // others.
-CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generation, bool alone) {
+CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generation,
+                                               uint64_t committer, bool alone) {
   MutexLock lock(mutex_);
   if (generation != generation_ || first_ == 0) {
     generation_ = generation;
-    first_ = frames;
-    due_at_ = Add(frames, frames);
+    first_ = committer != 0 ? frames : std::max(frames, kUsualFrames);
+    due_at_ = Add(first_, first_);
+    committer_ = committer;
+    several_ = false;
     return Advice::kAsStock;
   }
+  if (committer != 0 && committer_ == 0) committer_ = committer;
+  if (committer != 0 && committer != committer_) several_ = true;
   if (frames >= due_at_) return Advice::kHoldWriters;
-  return alone ? Advice::kAsStock : Advice::kSkip;
+  if (committer == 0 || alone) return Advice::kAsStock;
+  // What is skipped looks as if somebody else was at it (SQLITE_BUSY). That is no surprise where
+  // several connections make checkpoints; if one alone does, its sqlite3_wal_hook() may hand the
+  // error on, and then the statement ends with it that has committed.
+  return several_ ? Advice::kSkip : Advice::kAsStock;
 }
 
 // If the log is not started over after this, somebody reads from it, perhaps for long: holding

@@ -24,8 +24,8 @@ class CheckpointGate {
   // The longest that a checkpoint holds writers up: from the moment when the last one was let
   // through. What takes longer goes on beside them, as stock SQLite's.
   static constexpr int64_t kClosedNanos = 100'000'000;
-  // Of these, how long it waits for those under way; and how long, once it is through, for readers
-  // to leave the log.
+  // Of these, how long it waits for those under way; and how long for those whose commit has ended,
+  // or once it is through for readers, to leave the log.
   static constexpr int64_t kDrainNanos = 50'000'000;
   static constexpr int64_t kReadersNanos = 2'000'000;
   // How long it waits for the write lock itself, which an open transaction may have for long.
@@ -35,19 +35,26 @@ class CheckpointGate {
   CheckpointGate(const CheckpointGate&) = delete;
   CheckpointGate& operator=(const CheckpointGate&) = delete;
 
-  // Connections from taking the write lock to giving up their snapshot, and those whose snapshot
-  // includes frames of the log.
+  // Connections from taking the write lock to the end of the wait for their commit; those that have
+  // still to give up their snapshot after that, which a SELECT may keep open for long; and those
+  // whose snapshot includes frames of the log.
   std::atomic<int>& writers() { return writers_; }
+  std::atomic<int>& leaving() { return leaving_; }
   std::atomic<int>& log_readers() { return log_readers_; }
+
+  // A log that is shorter says nothing of where automatic checkpoints begin, if it is not one.
+  static constexpr uint32_t kUsualFrames = 1000;  // SQLITE_DEFAULT_WAL_AUTOCHECKPOINT
 
   enum class Advice : uint8_t {
     kAsStock,      // let it run beside the writers
-    kSkip,         // if nobody has asked for it: it would come to nothing
+    kSkip,         // it would come to nothing, and nobody has asked for it
     kHoldWriters,  // and it will copy everything
   };
-  // For a checkpoint that begins with `frames` in the log, which `generation` names. `alone` if
-  // nobody writes meanwhile. Any thread.
-  Advice OnBegin(uint32_t frames, uint64_t generation, bool alone) EXCLUDES(mutex_);
+  // For a checkpoint that begins with `frames` in the log, which `generation` names. `committer` is
+  // the connection that begins it because it has just committed; 0 if somebody has asked for it.
+  // `alone` if nobody writes meanwhile. Any thread.
+  Advice OnBegin(uint32_t frames, uint64_t generation, uint64_t committer, bool alone)
+      EXCLUDES(mutex_);
 
   // Such a checkpoint has ended, with so many frames in the log. `complete` if it copied all.
   void OnEnd(uint32_t frames, bool complete) EXCLUDES(mutex_);
@@ -58,12 +65,15 @@ class CheckpointGate {
  private:
   Clock* const clock_;
   std::atomic<int> writers_{0};
+  std::atomic<int> leaving_{0};
   std::atomic<int> log_readers_{0};
 
   Mutex mutex_;
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
-  uint32_t first_ GUARDED_BY(mutex_) = 0;   // frames at the first checkpoint of this log
-  uint32_t due_at_ GUARDED_BY(mutex_) = 0;  // frames
+  uint32_t first_ GUARDED_BY(mutex_) = 0;      // frames at the first checkpoint of this log
+  uint32_t due_at_ GUARDED_BY(mutex_) = 0;     // frames
+  uint64_t committer_ GUARDED_BY(mutex_) = 0;  // of one of them, 0 if there was none
+  bool several_ GUARDED_BY(mutex_) = false;    // committers
 };
 
 }  // namespace groupcommit

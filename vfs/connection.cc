@@ -291,7 +291,9 @@ int Connection::Sync(Lsn from, Lsn through) {
 
 int Connection::WaitForCommit() {
   const int rc = WaitForDurable();
+  if (just_committed_) committed_at_ = database_->clock().NowNanos();
   EndCommit(rc == SQLITE_OK);
+  CountLeaving();
   return rc;
 }
 

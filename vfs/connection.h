@@ -126,6 +126,8 @@ class Connection final : private Coordinator::Log {
   bool WaitsInLine();
   bool IsUpgrade() const;
   void CountIn();
+  void CountLeaving();
+  void CountLeft();
   void CountOut();
   int BeginCheckpoint();
   void CloseGate();
@@ -195,10 +197,12 @@ class Connection final : private Coordinator::Log {
   bool base_waits_less_ = false;  // than lock_timeout_ms_, during one request
   bool has_turn_ = false;         // the write queue's lock is ours
   bool in_flight_ = false;        // counted in CheckpointGate::writers()
+  bool leaving_ = false;          // counted in CheckpointGate::leaving()
   bool reads_log_ = false;        // counted in CheckpointGate::log_readers()
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
+  int64_t committed_at_ = 0;     // when it was settled, ns
   int64_t refused_since_ = 0;    // when the write lock was first refused, ns; 0: not waiting for it
   int64_t last_refused_ = 0;     // ns
 

@@ -108,8 +108,9 @@ void Connection::ReturnTurn() {
   // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
   // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
   // If it has slept for this before, somebody commits who does not queue up: then it is not let
-  // through early again.
-  if (log_written_ || change_at_lock_ == change_at_snapshot_) return;
+  // through early again. (A checkpoint takes the lock without any snapshot.)
+  const bool had_old_snapshot = !log_written_ && change_at_lock_ != change_at_snapshot_;
+  if (!had_old_snapshot || Holds(kCheckpointLock)) return;
   LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
 }
 
@@ -143,6 +144,7 @@ void Connection::CountIn() {
   if (!in_flight_ && Holds(kWriteLock)) {
     in_flight_ = true;
     database_->gate().writers().fetch_add(1, std::memory_order_relaxed);
+    CountLeft();
   }
   if (!reads_log_ && (shared_ & kLogReadLocks) != 0) {
     reads_log_ = true;
@@ -150,8 +152,24 @@ void Connection::CountIn() {
   }
 }
 
+// Its commit is settled, and only the snapshot is left: perhaps not for long.
+void Connection::CountLeaving() {
+  if (!in_flight_ || Holds(kWriteLock)) return;
+  in_flight_ = false;
+  leaving_ = true;
+  database_->gate().leaving().fetch_add(1, std::memory_order_relaxed);
+  database_->gate().writers().fetch_sub(1, std::memory_order_release);
+}
+
+void Connection::CountLeft() {
+  if (std::exchange(leaving_, false)) {
+    database_->gate().leaving().fetch_sub(1, std::memory_order_release);
+  }
+}
+
 // Release: whoever sees the count go down sees the lock released, too.
 void Connection::CountOut() {
+  if (!Holds(kWriteLock) && !HoldsReadLock()) CountLeft();
   if (in_flight_ && !Holds(kWriteLock) && !HoldsReadLock()) {
     in_flight_ = false;
     database_->gate().writers().fetch_sub(1, std::memory_order_release);
@@ -164,8 +182,12 @@ void Connection::CountOut() {
 
 // SQLite asks for the checkpoint lock.
 int Connection::BeginCheckpoint() {
+  // An automatic one follows upon the commit: on that of an attached database, too, of which
+  // nothing else tells that a PRAGMA asks for it. (vdbeapi.c: doWalCallbacks())
+  constexpr int64_t kAtOnceNanos = 1'000'000;
   checkpoint_ = CheckpointGate::Advice::kAsStock;
-  const bool automatic = std::exchange(just_committed_, false);
+  const bool automatic = std::exchange(just_committed_, false) &&
+                         database_->clock().NowNanos() - committed_at_ < kAtOnceNanos;
   if (Holds(kWriteLock) || sole_user_ || wal_index_ == nullptr) return SQLITE_OK;
   const WalIndexHeader header = Header();
   uint64_t generation;
@@ -173,9 +195,9 @@ int Connection::BeginCheckpoint() {
   CheckpointGate& gate = database_->gate();
   const int others = gate.writers().load(std::memory_order_relaxed) - in_flight_;
   const bool alone = others == 0 && database_->write_queue()->waiting() == 0;
-  checkpoint_ = gate.OnBegin(header.last_frame(), generation, alone);
+  checkpoint_ = gate.OnBegin(header.last_frame(), generation, automatic ? writer_ : 0, alone);
   // main.c: sqlite3WalDefaultHook() does not mind.
-  return automatic && checkpoint_ == CheckpointGate::Advice::kSkip ? SQLITE_BUSY : SQLITE_OK;
+  return checkpoint_ == CheckpointGate::Advice::kSkip ? SQLITE_BUSY : SQLITE_OK;
 }
 
 // It has the lock, and reads the header only after this (wal.c: sqlite3WalCheckpoint()).
@@ -189,8 +211,10 @@ void Connection::CloseGate() {
     const int64_t now = clock.NowNanos();
     closed_gate_ = queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
     if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
-    if (gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) return;
-    OpenGate();
+    if (!gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) {
+      return OpenGate();
+    }
+    gate.Await(gate.leaving(), leaving_, clock.NowNanos() + CheckpointGate::kReadersNanos);
   } else {
     gate.OnEnd(Header().last_frame(), false);
   }

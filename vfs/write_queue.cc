@@ -295,8 +295,10 @@ bool LostRace::Sleep(int micros) {
   // later, if it was in vain, and what a late one took is not slept again (main.c:
   // sqliteDefaultBusyCallback()).
   constexpr int64_t kNanosPerMicro = 1000;
-  if (lost.until == 0) lost.until = clock.NowNanos();
-  lost.until += micros * kNanosPerMicro;
+  const int64_t now = clock.NowNanos();
+  if (lost.until == 0) lost.until = now;
+  // (But not what a long turn took, nor the time since another statement that has given up.)
+  lost.until = std::max(lost.until, now - lost.queue->late_nanos()) + micros * kNanosPerMicro;
   if (lost.put_off) {
     lost.put_off = false;
   } else {
