@@ -33,7 +33,8 @@ class CoordinatorCountedTest : public CoordinatorFixture {
   static constexpr int kTimeIsUp = -2;
   BackgroundCall& StartWaitUntil(Lsn counted, int64_t deadline) {
     return calls_.emplace_back([this, counted, deadline] {
-      return coordinator_.WaitSyncedUntil(counted, deadline).value_or(kTimeIsUp);
+      return coordinator_.WaitSyncedUntil(counted, coordinator_.failures(), deadline)
+          .value_or(kTimeIsUp);
     });
   }
 };
@@ -153,13 +154,14 @@ TEST_F(CoordinatorCountedTest, ALeaderWhoseSyncOverlappedAFailureIsTold) {
 TEST_F(CoordinatorCountedTest, AWaitWithALimitLeavesTheSyncToOthers) {
   const int64_t now = clock_.NowNanos();
   const Lsn counted = Count();
-  EXPECT_EQ(coordinator_.WaitSyncedUntil(counted, now), std::nullopt);
+  EXPECT_EQ(coordinator_.WaitSyncedUntil(counted, coordinator_.failures(), now), std::nullopt);
   BackgroundCall& served = StartWaitUntil(counted, now + kMillisecond);
   ASSERT_TRUE(clock_.AwaitSleeper());
   EXPECT_EQ(log_.calls(), 0u);
   EXPECT_EQ(coordinator_.SyncNow(&log_, coordinator_.failures()), 0);
   EXPECT_EQ(served.Result(), 0);
-  EXPECT_EQ(coordinator_.WaitSyncedUntil(counted, now), 0) << "it need not wait";
+  EXPECT_EQ(coordinator_.WaitSyncedUntil(counted, coordinator_.failures(), now), 0)
+      << "it need not wait";
 
   const Lsn next = Count();
   BackgroundCall& late = StartWaitUntil(next, now + kMillisecond);
@@ -172,6 +174,17 @@ TEST_F(CoordinatorCountedTest, AWaitWithALimitLeavesTheSyncToOthers) {
   log_.FailNext(kError);
   EXPECT_EQ(coordinator_.SyncNow(&log_, coordinator_.failures()), kError);
   EXPECT_EQ(failed.Result(), kError);
+}
+
+// Nobody syncs for it any more, so that it would last until its limit.
+TEST_F(CoordinatorCountedTest, AWaitWithALimitDoesNotMissAFailureThatIsOver) {
+  const uint64_t before = coordinator_.failures();
+  const Lsn counted = Count();
+  log_.FailNext(kError);
+  EXPECT_EQ(coordinator_.SyncNow(&log_, before), kError);
+  EXPECT_TRUE(log_.RollBack(0));
+  EXPECT_TRUE(coordinator_.Resume());
+  EXPECT_EQ(coordinator_.WaitSyncedUntil(counted, before, clock_.NowNanos()), kError);
 }
 
 }  // namespace

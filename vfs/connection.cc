@@ -49,6 +49,9 @@ int Connection::BaseShmLock(int offset, int n, int flags) {
   Fence& fence = database_->fence();
   if (fence.IsHeldThrough(main_)) {
     MutexLock lock(fence.mutex());
+    if (flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) && fence.GiveBackReadLock(main_, offset)) {
+      return SQLITE_OK;
+    }
     return lock_or_unlock();
   }
   if (lock_timeout_ms_ != 0) return lock_or_unlock();  // it may wait in there
@@ -117,15 +120,17 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
     WaitForCommit();
     const unsigned held = locks & ~dropped_;
     dropped_ &= ~locks;
-    return held;
+    return held != 0 && KeepReadLock(held) ? 0 : held;
   }
   return locks;
 }
 
 void Connection::AfterUnlock(unsigned locks, bool exclusive) {
-  const bool ended_write = exclusive && (locks & exclusive_ & kWriteLock) != 0;
+  const unsigned ended = exclusive ? locks & exclusive_ : 0;
+  const bool ended_write = (ended & kWriteLock) != 0;
   (exclusive ? exclusive_ : shared_) &= ~locks;
   CountOut();
+  CountHolder(ended, -1);
   if (ended_write) ReturnTurn();
   // A write transaction that changed nothing leaves the pages that it read in the cache, where the
   // next read-only statement finds them without a call to the VFS.
@@ -277,15 +282,29 @@ void Connection::SetLog(sqlite3_file* log, bool read_only) {
   log_is_read_only_ = read_only;
   if (log == nullptr) return;
   syncs_before_ = database_->coordinator().SyncsBegun();
+  appended_before_ = database_->coordinator().appended() + 1;
+  written_before_ = database_->coordinator().written();
 }
 
 uint64_t Connection::SeesFailuresAfter() const {
-  return database_->each_handle_is_told() ? syncs_before_ : kSeesNone;
+  const bool is_told =
+      database_->each_handle_is_told() && !LogIsNewerThan(database_->coordinator().durable());
+  return is_told ? syncs_before_ : kSeesNone;
+}
+
+// Was our log opened after something had been written that is to become durable, of the commits
+// after `from`? Another process may have been told by then that it is lost: our handle never is.
+bool Connection::LogIsNewerThan(Lsn from) const {
+  return from < appended_before_ || database_->coordinator().synced() < written_before_;
 }
 
 // The coordinator's sync: in this thread, through this connection's own handle on the log.
 int Connection::Sync(Lsn from, Lsn through) {
   const int requested = requested_flags_ != 0 ? StrengthOf(requested_flags_) : 0;
+  if (LogIsNewerThan(from)) {
+    const std::optional<int> synced = database_->SyncOpenLog(from, through, requested);
+    if (synced) return *synced;
+  }
   return log_->pMethods->xSync(log_, database_->SyncFlags(from, through, requested));
 }
 
@@ -353,6 +372,7 @@ int Connection::BeforeLogRead(int size, int64_t offset) {
   const Lsn appended = coordinator.appended();
   const int refused = BeforeRead();
   if (refused != SQLITE_OK) return refused;
+  if (Holds(kCheckpointLock) && coordinator.failure() != 0) return Fail(kCommitFailed);
   if (durable >= appended) return SQLITE_OK;
   // Checkpoints read what they have synced themselves; recovery reads under the write lock; the
   // header tells nothing.

@@ -112,6 +112,7 @@ class Connection final : private Coordinator::Log {
 
   int Sync(Lsn from, Lsn through) override;
   uint64_t SeesFailuresAfter() const override;
+  bool LogIsNewerThan(Lsn from) const;
 
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
   int BaseShmLock(int offset, int n, int flags);
@@ -122,6 +123,8 @@ class Connection final : private Coordinator::Log {
   int AwaitTurn();
   void SetBaseLockTimeout(int timeout_ms);
   void ReturnTurn();
+  int AskForWriteLock(int n);
+  void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   bool WaitsInLine();
   bool IsUpgrade() const;
@@ -165,7 +168,9 @@ class Connection final : private Coordinator::Log {
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
   void SayWhyNotYet();
+  bool CloseHoleBeneathStranger();
   bool KeepWriteLock();
+  bool KeepReadLock(unsigned lock);
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
   RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
@@ -175,6 +180,7 @@ class Connection final : private Coordinator::Log {
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
   bool RepairAtClose();
+  bool IsFenceForStrangers();
 
   Database* const database_;
   sqlite3_file* const main_;
@@ -183,6 +189,8 @@ class Connection final : private Coordinator::Log {
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
   uint64_t syncs_before_ = 0;  // Coordinator::SyncsBegun() when the log had been opened
+  Lsn appended_before_ = 0;    // what may have been appended by then, and one that was about to be
+  Lsn written_before_ = 0;     // of commits of any kind
   bool shm_is_open_ = false;
   sqlite3** db_ = nullptr;
   volatile void* wal_index_ = nullptr;

@@ -53,10 +53,12 @@ int Coordinator::WaitSynced(Lsn target, Log* log) {
   return synced() >= target ? 0 : WaitInLine({.synced = target}, log);
 }
 
-std::optional<int> Coordinator::WaitSyncedUntil(Lsn target, int64_t deadline_nanos) {
+std::optional<int> Coordinator::WaitSyncedUntil(Lsn target, uint64_t failures_before,
+                                                int64_t deadline_nanos) {
   MutexLock lock(mutex_);
   int error;
   while (!Settled({.synced = target}, &error)) {
+    if (failures() != failures_before) return last_error_;  // and the log has been repaired since
     if (clock_->NowNanos() >= deadline_nanos) return std::nullopt;
     clock_->WaitUntil(ended_cond_, mutex_, deadline_nanos);
   }

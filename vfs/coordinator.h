@@ -109,8 +109,10 @@ class Coordinator {
   int WaitSynced(Lsn target, Log* log) EXCLUDES(mutex_);
 
   // The same, but leaves the syncing to others, and waits until `deadline_nanos` of the clock at
-  // the latest: nothing then.
-  std::optional<int> WaitSyncedUntil(Lsn target, int64_t deadline_nanos) EXCLUDES(mutex_);
+  // the latest: nothing then. An error also if a sync has failed since failures() was
+  // `failures_before`, which was before the others were asked to.
+  std::optional<int> WaitSyncedUntil(Lsn target, uint64_t failures_before, int64_t deadline_nanos)
+      EXCLUDES(mutex_);
 
   // Syncs in this thread, without waiting for others to begin, also while leaders are at work; what
   // was appended before the call is durable when it returns 0. `failures_before` is failures() from

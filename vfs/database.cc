@@ -142,7 +142,7 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
   {
     MutexLock no_stop(flusher_mutex_);
     MutexLock lock(logs_mutex_);
-    logs_.push_back(log);
+    logs_.push_back({log});
   }
   MutexLock lock(mutex_);
   if (IsReopened() && size <= kWalHeaderSize && coordinator_.Resume())
@@ -161,7 +161,13 @@ void Database::RemoveLog(sqlite3_file* log) {
   MutexLock lock(flusher_mutex_);
   if (LogCount() == 1) flusher_.Stop();  // it needs logs_mutex_ to come to an end
   MutexLock logs_lock(logs_mutex_);
-  logs_.erase(std::remove(logs_.begin(), logs_.end(), log), logs_.end());
+  while (FindLog(log).syncs > 0) log_unused_.Wait(logs_mutex_);
+  logs_.erase(logs_.begin() + (&FindLog(log) - logs_.data()));
+}
+
+Database::OpenLog& Database::FindLog(const sqlite3_file* log) {
+  return *std::find_if(logs_.begin(), logs_.end(),
+                       [log](const OpenLog& open) { return open.file == log; });
 }
 
 size_t Database::LogCount() {
@@ -183,15 +189,23 @@ int Database::StartFlusher() {
   }
 }
 
-std::optional<int> Database::SyncOpenLog(Lsn from, Lsn through) {
+std::optional<int> Database::SyncOpenLog(Lsn from, Lsn through, int strength) {
+  sqlite3_file* log;
+  {
+    MutexLock lock(logs_mutex_);
+    if (logs_.empty()) return std::nullopt;
+    log = logs_.front().file;
+    logs_.front().syncs++;
+  }
+  const int rc = log->pMethods->xSync(log, SyncFlags(from, through, strength));
   MutexLock lock(logs_mutex_);
-  if (logs_.empty()) return std::nullopt;
-  return logs_.front()->pMethods->xSync(logs_.front(), SyncFlags(from, through, 0));
+  if (--FindLog(log).syncs == 0) log_unused_.SignalAll();
+  return rc;
 }
 
 // It is stopped before the last log is removed.
 int Database::Sync(Lsn from, Lsn through) {
-  return SyncOpenLog(from, through).value_or(SQLITE_IOERR_FSYNC);
+  return SyncOpenLog(from, through, 0).value_or(SQLITE_IOERR_FSYNC);
 }
 
 void Database::AskForLossReports(sqlite3_file* log, const char* path) {
@@ -222,7 +236,7 @@ int Database::SyncFlags(Lsn from, Lsn through, int strength) const {
 
 void Database::DrainSyncErrors() {
   MutexLock lock(logs_mutex_);
-  for (sqlite3_file* log : logs_) (void)log->pMethods->xSync(log, SQLITE_SYNC_NORMAL);
+  for (const OpenLog& log : logs_) (void)log.file->pMethods->xSync(log.file, SQLITE_SYNC_NORMAL);
 }
 
 void Database::OnWriteLocked(const LogState& header) {
@@ -234,6 +248,11 @@ void Database::OnWriteUnlocking(const LogState& header) {
   MutexLock lock(published_mutex_);
   published_ = header;
   published_known_ = true;
+}
+
+LogState Database::published() const {
+  MutexLock lock(published_mutex_);
+  return published_;
 }
 
 bool Database::IsOurs(Lsn tail, const LogState& header) const {

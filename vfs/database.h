@@ -72,10 +72,11 @@ class Database final : private Coordinator::Log {
   int StartFlusher() EXCLUDES(flusher_mutex_, logs_mutex_);
   Flusher& flusher() { return flusher_; }
 
-  // Syncs, for the commits after `from`, up to `through`, by way of the log of the connection that
-  // has had it open for the longest time: the kernel tells it of an error of which another process
-  // has been told, too, but not a handle that was opened later. Nothing if nobody has it open.
-  std::optional<int> SyncOpenLog(Lsn from, Lsn through) EXCLUDES(logs_mutex_);
+  // Syncs, for the commits after `from`, up to `through`, as strong as `strength` at least, by way
+  // of the log of the connection that has had it open for the longest time: the kernel tells it of
+  // an error of which another process has been told, too, but not a handle that was opened later.
+  // Nothing if nobody has it open.
+  std::optional<int> SyncOpenLog(Lsn from, Lsn through, int strength) EXCLUDES(logs_mutex_);
 
   // See loss_reports.h; false before anybody has asked. Asks `log`, whose file is `path`, unless
   // the answer is recent: a disk may change beneath a file. REQUIRES: the write lock.
@@ -106,6 +107,12 @@ class Database final : private Coordinator::Log {
   // process committed in between. Both REQUIRE the write lock.
   void OnWriteLocked(const LogState& header) EXCLUDES(published_mutex_);
   void OnWriteUnlocking(const LogState& header) EXCLUDES(published_mutex_);
+  // Our connections that have the write lock of the base VFS, or ask for it just now; and those
+  // that do for the checkpoint lock.
+  std::atomic<int>& writers() { return writers_; }
+  std::atomic<int>& checkpointers() { return checkpointers_; }
+  // The header as it was when the last one of them released it; zeros if none has.
+  LogState published() const EXCLUDES(published_mutex_);
   // Are all commits after `tail` ours, and is `header` the last one that we made?
   bool IsOurs(Lsn tail, const LogState& header) const EXCLUDES(published_mutex_);
 
@@ -149,8 +156,16 @@ class Database final : private Coordinator::Log {
 
   Mutex flusher_mutex_;  // held while the flusher starts or stops. Taken before logs_mutex_.
   Mutex logs_mutex_;     // held while a log is synced by another thread than its owner's
-  std::vector<sqlite3_file*> logs_ GUARDED_BY(logs_mutex_);
+  struct OpenLog {
+    sqlite3_file* file;
+    int syncs = 0;  // under way through it, of other threads than its owner's
+  };
+  OpenLog& FindLog(const sqlite3_file* log) REQUIRES(logs_mutex_);
+  std::vector<OpenLog> logs_ GUARDED_BY(logs_mutex_);
+  CondVar log_unused_;  // syncs is 0 again
 
+  std::atomic<int> writers_{0};
+  std::atomic<int> checkpointers_{0};
   mutable Mutex published_mutex_;
   bool published_known_ GUARDED_BY(published_mutex_) = false;
   LogState published_ GUARDED_BY(published_mutex_){};

@@ -27,19 +27,46 @@ void Release(std::atomic<sqlite3_file*>& holder, int index) {
 bool Fence::Take(sqlite3_file* main) {
   groupcommit::Take(write_holder_, kWriteIndex, main);
   groupcommit::Take(checkpoint_holder_, kCheckpointIndex, main);
-  return write_holder_.load(std::memory_order_relaxed) != nullptr &&
-         checkpoint_holder_.load(std::memory_order_relaxed) != nullptr;
+  if (HasCheckpointLock()) ReleaseReadLock();
+  return HasWriteLock() && HasCheckpointLock();
 }
 
 void Fence::TakeOver(sqlite3_file* main) { write_holder_.store(main, std::memory_order_release); }
 
+bool Fence::KeepReadLock(sqlite3_file* main, int index, uint32_t read_mark) {
+  if (HasCheckpointLock()) return false;
+  if (read_holder_.load(std::memory_order_relaxed) != nullptr) {
+    if (read_mark_ <= read_mark) return false;
+    ReleaseReadLock();
+  }
+  read_index_ = index;
+  read_mark_ = read_mark;
+  read_holder_.store(main, std::memory_order_release);
+  return true;
+}
+
+bool Fence::GiveBackReadLock(const sqlite3_file* main, int index) {
+  if (read_holder_.load(std::memory_order_relaxed) != main || read_index_ != index) return false;
+  read_holder_.store(nullptr, std::memory_order_release);
+  return true;
+}
+
+void Fence::ReleaseReadLock() {
+  sqlite3_file* main = read_holder_.load(std::memory_order_relaxed);
+  if (main == nullptr) return;
+  main->pMethods->xShmLock(main, read_index_, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+  read_holder_.store(nullptr, std::memory_order_release);
+}
+
 void Fence::Release() {
+  ReleaseReadLock();
   put_back_ = told_ = false;
   groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
   groupcommit::Release(write_holder_, kWriteIndex);
 }
 
 void Fence::ReleaseThrough(sqlite3_file* main) {
+  if (read_holder_.load(std::memory_order_relaxed) == main) ReleaseReadLock();
   if (checkpoint_holder_.load(std::memory_order_relaxed) == main) {
     groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
   }

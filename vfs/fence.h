@@ -2,13 +2,15 @@
 //
 // After a failed sync the log has a hole where the lost bytes were. Until it is closed, this
 // process holds the write lock and the checkpoint lock of the database, so that no other process
-// appends behind the hole or copies failed commits into the database file. The locks are held
-// through the main file of one of the connections, but on behalf of all of them: whichever comes by
-// may close the hole and release them.
+// appends behind the hole or copies failed commits into the database file. While another process
+// has the checkpoint lock, a read lock beneath the failed commits does the latter. The locks are
+// held through the main files of connections, but on behalf of all of them: whichever comes by may
+// close the hole and release them.
 #ifndef GROUPCOMMIT_FENCE_H_
 #define GROUPCOMMIT_FENCE_H_
 
 #include <atomic>
+#include <cstdint>
 #include <utility>
 
 #include "mutex.h"
@@ -27,7 +29,15 @@ class Fence {
   // file, and its owner has to hold the mutex while it changes locks.
   bool IsHeldThrough(const sqlite3_file* main) const {
     return write_holder_.load(std::memory_order_acquire) == main ||
-           checkpoint_holder_.load(std::memory_order_acquire) == main;
+           checkpoint_holder_.load(std::memory_order_acquire) == main ||
+           read_holder_.load(std::memory_order_acquire) == main;
+  }
+
+  bool HasWriteLock() const REQUIRES(mutex_) {
+    return write_holder_.load(std::memory_order_relaxed) != nullptr;
+  }
+  bool HasCheckpointLock() const REQUIRES(mutex_) {
+    return checkpoint_holder_.load(std::memory_order_relaxed) != nullptr;
   }
 
   // Takes what is still missing, through `main` (a file of the base VFS). Returns true if both
@@ -37,7 +47,16 @@ class Fence {
   // Takes over the write lock, which SQLite holds through `main` and is about to release.
   void TakeOver(sqlite3_file* main) REQUIRES(mutex_);
 
-  // Releases both, or what is held through `main`, which is going to be closed.
+  // SQLite is about to release the read lock `index` of `main`, which keeps what lies beyond
+  // `read_mark` out of the database file. True if it is kept instead, until the checkpoint lock is
+  // to be had: the lowest one that was offered is.
+  bool KeepReadLock(sqlite3_file* main, int index, uint32_t read_mark) REQUIRES(mutex_);
+
+  // SQLite asks for the read lock `index` of `main`. True if that is the one kept, which is
+  // SQLite's again.
+  bool GiveBackReadLock(const sqlite3_file* main, int index) REQUIRES(mutex_);
+
+  // Releases all, or what is held through `main`, which is going to be closed.
   void Release() REQUIRES(mutex_);
   void ReleaseThrough(sqlite3_file* main) REQUIRES(mutex_);
 
@@ -49,10 +68,15 @@ class Fence {
   bool TellOnce() REQUIRES(mutex_) { return !std::exchange(told_, true); }
 
  private:
+  void ReleaseReadLock() REQUIRES(mutex_);
+
   Mutex mutex_;
   // Null: not held.
   std::atomic<sqlite3_file*> write_holder_{nullptr};
   std::atomic<sqlite3_file*> checkpoint_holder_{nullptr};
+  std::atomic<sqlite3_file*> read_holder_{nullptr};
+  int read_index_ GUARDED_BY(mutex_) = 0;
+  uint32_t read_mark_ GUARDED_BY(mutex_) = 0;
   bool put_back_ GUARDED_BY(mutex_) = false;
   bool told_ GUARDED_BY(mutex_) = false;
 };

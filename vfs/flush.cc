@@ -122,8 +122,10 @@ int Connection::FailFlush(int error) {
 
 int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
   const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
+  Coordinator& coordinator = database_->coordinator();
+  const uint64_t failures = coordinator.failures();
   database_->flusher().SyncNow();
-  const std::optional<int> outcome = database_->coordinator().WaitSyncedUntil(target, deadline);
+  const std::optional<int> outcome = coordinator.WaitSyncedUntil(target, failures, deadline);
   if (!outcome) return SQLITE_BUSY;
   return *outcome == SQLITE_OK ? SQLITE_OK : FailFlush(*outcome);
 }

@@ -170,10 +170,10 @@ typedef struct groupcommit_policy {
 **                 GROUPCOMMIT_MAX_NAME bytes; copied.
 **   zBase         Name of the VFS to wrap; NULL means the current default.
 **                 It must stay registered for as long as this one is.  After a
-**                 failed sync, under the policy interval, and for
-**                 groupcommit_wait() with a limit, xSync of a log file is called
-**                 by one thread while another one may be using that file; the
-**                 VFSes of SQLite itself allow that.
+**                 failed sync, under the policy interval, for groupcommit_wait()
+**                 with a limit, and for the first commit of a new connection,
+**                 xSync of a log file is called by one thread while another one
+**                 may be using that file; the VFSes of SQLite itself allow that.
 **   makeDefault   Non-zero: becomes the default VFS.
 **   pPolicy       Policy of databases opened through it for which neither URI
 **                 nor pragma says otherwise; copied.  NULL means auto.

@@ -29,7 +29,7 @@ LogHandle::~LogHandle() {
 }
 
 int LogHandle::Sync(Lsn from, Lsn through) {
-  const std::optional<int> synced = database_->SyncOpenLog(from, through);
+  const std::optional<int> synced = database_->SyncOpenLog(from, through, 0);
   return synced ? *synced : file()->pMethods->xSync(file(), database_->SyncFlags(from, through, 0));
 }
 

@@ -19,7 +19,7 @@ int ReadAll(sqlite3_file* log, uint8_t* buffer, int size, int64_t offset, bool* 
 }
 
 // Writes the frames again; *frames is how many there are.
-int RewriteFrames(sqlite3_file* log, uint32_t* frames) {
+int RewriteFrames(sqlite3_file* log, uint32_t* frames, uint32_t most) {
   uint8_t header[kWalHeaderSize];
   bool end = false;
   int rc = ReadAll(log, header, kWalHeaderSize, 0, &end);
@@ -31,7 +31,7 @@ int RewriteFrames(sqlite3_file* log, uint32_t* frames) {
   const int frame_size = kFrameHeaderSize + page_size;
   std::unique_ptr<uint8_t[]> frame(new (std::nothrow) uint8_t[static_cast<size_t>(frame_size)]);
   if (frame == nullptr) return SQLITE_NOMEM;
-  while (rc == SQLITE_OK) {
+  while (rc == SQLITE_OK && *frames < most) {
     const int64_t offset = FrameOffset(*frames + 1, page_size);
     rc = ReadAll(log, frame.get(), frame_size, offset, &end);
     if (rc != SQLITE_OK || end || !checksum.Continues(frame.get())) return rc;
@@ -43,9 +43,9 @@ int RewriteFrames(sqlite3_file* log, uint32_t* frames) {
 
 }  // namespace
 
-int RewriteLog(sqlite3_file* log, uint32_t last_frame) {
+int RewriteLog(sqlite3_file* log, uint32_t last_frame, uint32_t most) {
   uint32_t frames = 0;
-  int rc = RewriteFrames(log, &frames);
+  int rc = RewriteFrames(log, &frames, most);
   if (rc == SQLITE_OK) rc = SyncAll(log);
   return rc == SQLITE_OK && frames < last_frame ? SQLITE_CORRUPT : rc;
 }

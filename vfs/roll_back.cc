@@ -30,11 +30,34 @@ int Connection::Fail(int error) {
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  bool is_closed = false;
   while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
+    if (!is_closed) is_closed = CloseHoleBeneathStranger();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   SayWhyNotYet();
   return error;
+}
+
+// A writer of another process may be about to commit on top of the hole, and we cannot keep it from
+// that: so what failed is made durable for now, to be taken back if nobody has built on it. Our
+// snapshot keeps the log from restarting, and what we have written from changing.
+bool Connection::CloseHoleBeneathStranger() {
+  Fence& fence = database_->fence();
+  MutexLock lock(fence.mutex());
+  const bool has_snapshot = (shared_ & ~dropped_ & kReadLocks) != 0;
+  if (database_->coordinator().failure() == 0 || log_ == nullptr || !has_snapshot) return false;
+  // Not so if a writer of ours has the lock, who fails by himself, or the fence by now. Acquire: a
+  // writer who is gone has released the lock.
+  const auto has_writer = [this] {
+    return database_->writers().load(std::memory_order_acquire) != 0;
+  };
+  if (has_writer()) return false;
+  (void)fence.Take(main_);
+  if (fence.HasWriteLock() || has_writer()) return false;
+  database_->coordinator().AwaitSyncs();
+  database_->DrainSyncErrors();
+  return RewriteLog(log_, 0, WalIndexHeader(database_->published()).last_frame()) == SQLITE_OK;
 }
 
 void Connection::SayWhyNotYet() {
@@ -55,6 +78,22 @@ bool Connection::KeepWriteLock() {
   database_->fence().TakeOver(main_);
   RollBackUnderFence();
   return true;
+}
+
+// The same for the read lock of a snapshot beneath the failed commits, while a checkpoint of
+// another process keeps the checkpoint lock from the fence.
+bool Connection::KeepReadLock(unsigned lock) {
+  const Coordinator& coordinator = database_->coordinator();
+  if (coordinator.failure() == 0 || snapshot_ == 0 || !coordinator.HasFailed(snapshot_))
+    return false;
+  int index = kFirstReadLock;
+  while ((lock >> index & 1) == 0) index++;
+  MutexLock guard(database_->fence().mutex());
+  if (coordinator.failure() == 0 || wal_index_ == nullptr) return false;
+  // The first one is of a log that is in the database file as a whole: nothing is copied meanwhile.
+  const int mark = index - kFirstReadLock;
+  const uint32_t frame = mark == 0 ? 0 : CheckpointInfo::Load(wal_index_).read_marks[mark];
+  return database_->fence().KeepReadLock(main_, index, frame);
 }
 
 Connection::RollBack Connection::TryRollBack() {
@@ -185,7 +224,8 @@ bool Connection::SomebodyReadsBeyond(uint32_t frame) {
 // refused.
 void Connection::DropSnapshot() {
   MutexLock lock(database_->fence().mutex());
-  DropSnapshotUnderFence();
+  // Until then it may be what keeps the failed commits out of the database file.
+  if (database_->fence().HasCheckpointLock()) DropSnapshotUnderFence();
 }
 
 void Connection::DropSnapshotUnderFence() {
@@ -197,24 +237,36 @@ void Connection::DropSnapshotUnderFence() {
   }
 }
 
-// The last connection closes. If the failed commits could not be taken back, they are made durable:
-// the process that opens the database next would find them in the log, and build on the hole. True
-// if they are.
+// A connection closes. If the failed commits could not be taken back, they are made durable:
+// whoever writes next would find them in the log, and build on the hole. True if they are.
 bool Connection::RepairAtClose() {
   // A checkpoint that has begun has read the header from before the roll-back, and must not go on.
   if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
   MutexLock lock(database_->fence().mutex());
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
-  // lock.
-  if (!sole_user_ && !database_->fence().Take(main_)) return false;
+  // lock. A checkpoint of another process may go on: it reads what is written again as it was.
+  if (!sole_user_) (void)database_->fence().Take(main_);
+  if (!sole_user_ && !database_->fence().HasWriteLock()) return false;
   return RewriteWholeLog(Header().last_frame()) == RollBack::kDone;
 }
 
+// The fence has to be let go that is held through the file.
 void Connection::LeaveFence() {
-  if (!database_->fence().IsHeldThrough(main_)) return;
-  if (database_->IsLastConnection() && log_ != nullptr) RepairAtClose();
+  Fence& fence = database_->fence();
+  if (!fence.IsHeldThrough(main_)) return;
+  if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
+  MutexLock lock(fence.mutex());
+  fence.ReleaseThrough(main_);
+}
+
+// Are the failed commits still in sight because of another process? It would build on them before
+// another connection of ours has come by to take the fence again.
+bool Connection::IsFenceForStrangers() {
+  if (TryRollBack() == RollBack::kDone) return false;
   MutexLock lock(database_->fence().mutex());
-  database_->fence().ReleaseThrough(main_);
+  return !database_->fence().put_back() &&
+         database_->writers().load(std::memory_order_acquire) == 0 &&
+         database_->checkpointers().load(std::memory_order_acquire) == 0;
 }
 
 }  // namespace groupcommit

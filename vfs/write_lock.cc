@@ -67,17 +67,36 @@ void Connection::SetBaseLockTimeout(int timeout_ms) {
 }
 
 int Connection::ShmLock(int offset, int n, int flags) {
-  int rc = BaseShmLock(offset, n, flags);
-  if (base_waits_less_) SetBaseLockTimeout(lock_timeout_ms_);
   constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-  if (rc != SQLITE_BUSY || offset != 0 || flags != kRequest) return rc;
+  if (flags != kRequest) return BaseShmLock(offset, n, flags);
+  const unsigned locks = ((1u << n) - 1) << offset;
+  CountHolder(locks, 1);  // until AfterUnlock()
+  const int rc = offset == 0 ? AskForWriteLock(n) : BaseShmLock(offset, n, flags);
+  if (rc != SQLITE_OK) CountHolder(locks, -1);
+  return rc;
+}
+
+// Release: whoever sees the count go down sees the lock released, too.
+void Connection::CountHolder(unsigned locks, int one) {
+  if ((locks & kWriteLock) != 0) {
+    database_->writers().fetch_add(one, std::memory_order_release);
+  }
+  if ((locks & kCheckpointLock) != 0) {
+    database_->checkpointers().fetch_add(one, std::memory_order_release);
+  }
+}
+
+int Connection::AskForWriteLock(int n) {
+  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+  int rc = BaseShmLock(0, n, kRequest);
+  if (base_waits_less_) SetBaseLockTimeout(lock_timeout_ms_);
   // Another process was faster. If the busy handler's sleep was cut short for this, it goes on
   // here.
   constexpr std::chrono::microseconds kPoll(250);
   const int64_t until = LostRace::SleepsUntil(writer_);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
     std::this_thread::sleep_for(kPoll);
-    rc = BaseShmLock(offset, n, flags);
+    rc = BaseShmLock(0, n, kRequest);
   }
   return rc;
 }

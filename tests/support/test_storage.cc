@@ -247,6 +247,11 @@ int TestStorage::ReleaseSyncs(int n, int result) {
   return released;
 }
 
+void TestStorage::StopHolding() {
+  MutexLock lock(mutex_);
+  for (Kind& kind : kinds_) kind.held = false;
+}
+
 void TestStorage::OpenGate() {
   MutexLock lock(mutex_);
   for (Kind& kind : kinds_) kind.held = false;

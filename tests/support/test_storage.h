@@ -173,6 +173,9 @@ class TestStorage {
   // takes the place of a missing one.
   int ReleaseSyncs(int n, int result = SQLITE_OK);
 
+  // Holds no more; those that are held stay so.
+  void StopHolding();
+
   // Lets all through and holds no more.
   void OpenGate();
 
