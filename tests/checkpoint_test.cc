@@ -217,6 +217,23 @@ class ClosedGateTest : public CheckpointTest {
   std::future<int> checkpoint_;
 };
 
+// It waits for those under way, but not for ever, and then not with the gate closed.
+TEST_F(CheckpointTest, AWriterThatTakesTooLong) {
+  Db checkpointer = OpenOne();
+  Db other = OpenOne();
+  MakeCheckpointDue(checkpointer);
+  GateOf(other).writers()++;
+  storage_.HoldSyncs(FileKind::kMainDb);
+  std::future<int> checkpoint = ExecAsync(checkpointer, "PRAGMA wal_checkpoint");
+  EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
+  EXPECT_FALSE(QueueOf(other).IsInLongTurn());
+  EXPECT_FALSE(QueueOf(other).IsKept());
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  GateOf(other).writers()--;
+  ExpectNobodyIsCounted(other);
+}
+
 TEST_F(ClosedGateTest, ABusyTimeoutThatIsLongEnough) {
   checkpoint_ = StartCheckpoint(checkpointer_);
   EXPECT_EQ(other_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);

@@ -41,6 +41,35 @@ class FenceTest : public FaultTest {
   Db other_;
 };
 
+// No snapshot of ours lets it, but then the failed commits may be in the database file as a half.
+TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
+  constexpr int kLastFrame = 4;  // wal.c: WalIndexHdr.mxFrame, WalCkptInfo.nBackfill
+  constexpr int kBackfill = 24;
+  const int failed = ledger_.Next();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  sqlite3_file* file = nullptr;
+  ASSERT_EQ(sqlite3_file_control(other_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file),
+            SQLITE_OK);
+  other_.Int("SELECT count(*) FROM t");
+  void volatile* map = nullptr;
+  ASSERT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
+  auto* words = static_cast<volatile uint32_t*>(map);
+  words[kBackfill] = words[kLastFrame];
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+
+  EXPECT_NE(LogCapture::Take().message.find("a checkpoint has copied"), std::string::npos);
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  EXPECT_EQ(Insert(b_), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Insert(other_), SQLITE_BUSY);
+  words[kBackfill] = 0;  // so it may be taken back
+  ExpectWorkGoesOn();
+  ExpectLedger();
+}
+
 // A commit of theirs lies on top of the failed one: they would lose it.
 TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   const int failed = ledger_.Next();
