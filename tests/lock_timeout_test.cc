@@ -75,6 +75,24 @@ TEST_F(LockTimeoutTest, ItWaitsInLineForItsTurn) {
   EXPECT_EQ(holder_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
 }
 
+// Before its snapshot it ends the one before, and the write lock with it (wal.c:
+// sqlite3WalEndReadTransaction()). Then it asks without waiting.
+TEST_F(LockTimeoutTest, ItsTurnIsStillItsOwnWhenItHasASnapshot) {
+  Db waiter = OpenWithTable();
+  waiter.SetBusyTimeout(60'000);
+  EXPECT_EQ(WriteLock(60'000), SQLITE_OK);
+  std::future<int> result = ExecAsync(waiter, "INSERT INTO t VALUES(1)");
+  while (queue_->waiting() == 0) std::this_thread::yield();
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_TRUE(queue_->IsKept());
+  EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+  EXPECT_FALSE(IsReady(result));
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+  EXPECT_EQ(result.get(), SQLITE_OK);
+}
+
 TEST_F(LockTimeoutTest, WithoutContentionItDoesNotWait) {
   for (int i = 0; i < 3; i++) EXPECT_EQ(Transaction(60'000), SQLITE_OK);
 }

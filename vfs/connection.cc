@@ -79,7 +79,8 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   page1_frame_ = 0;
   schema_may_change_ = false;
   // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
-  if (!HoldsReadLock() || change_at_lock_ == change_at_snapshot_) LostRace::Forget(writer_);
+  const bool is_new = HoldsReadLock() && change_at_lock_ == change_at_snapshot_;
+  if (is_new || Holds(kCheckpointLock)) LostRace::Forget(writer_);
   if (refused_since_ != 0) {
     database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
     refused_since_ = 0;

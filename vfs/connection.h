@@ -204,6 +204,7 @@ class Connection final : private Coordinator::Log {
   int lock_timeout_ms_ = 0;
   bool base_waits_less_ = false;  // than lock_timeout_ms_, during one request
   bool has_turn_ = false;         // the write queue's lock is ours
+  bool waited_inside_ = false;    // lock_timeout_ms_ was not 0 when it was asked for
   bool in_flight_ = false;        // counted in CheckpointGate::writers()
   bool leaving_ = false;          // counted in CheckpointGate::leaving()
   bool reads_log_ = false;        // counted in CheckpointGate::log_readers()

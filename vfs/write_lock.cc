@@ -33,6 +33,7 @@ Connection::Connection(Database* database, sqlite3_file* main, const char* name)
 int Connection::TakeTurn() {
   WriteQueue& queue = *database_->write_queue();
   has_turn_ = queue.TryAcquire(writer_);
+  waited_inside_ = lock_timeout_ms_ != 0;
   if (has_turn_) return SQLITE_OK;
   if (lock_timeout_ms_ != 0) return AwaitTurn();
   if (queue.IsKept() && !WaitsInLine()) return SQLITE_OK;
@@ -122,6 +123,10 @@ void Connection::LoseRace(bool elsewhere) {
 }
 
 void Connection::ReturnTurn() {
+  // An SQLite that waits inside takes the lock before its snapshot, gives it up with the snapshot
+  // before (wal.c: sqlite3WalEndReadTransaction()), and asks again at once, without waiting.
+  const bool comes_back = waited_inside_ && !HoldsReadLock() && !Holds(kCheckpointLock);
+  if (has_turn_ && comes_back) database_->write_queue()->Favor(writer_);
   if (has_turn_) database_->write_queue()->Release(writer_);
   has_turn_ = false;
   // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
@@ -129,7 +134,7 @@ void Connection::ReturnTurn() {
   // If it has slept for this before, somebody commits who does not queue up: then it is not let
   // through early again. (A checkpoint takes the lock without any snapshot.)
   const bool had_old_snapshot = !log_written_ && change_at_lock_ != change_at_snapshot_;
-  if (!had_old_snapshot || Holds(kCheckpointLock)) return;
+  if (!had_old_snapshot || !HoldsReadLock()) return;
   LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
 }
 
