@@ -93,11 +93,9 @@ void FaultTest::FailingInsert(Db& db, const std::function<void()>& meanwhile) {
   meanwhile();
   // Another sync is that of somebody who holds the write lock: it must not end before this one.
   const bool others_sync = storage_.HeldSyncs() > 1;
+  if (others_sync) storage_.StopHolding();  // before this one fails, which leads to more of them
   EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  if (others_sync) {
-    storage_.StopHolding();
-    commit.wait();
-  }
+  if (others_sync) commit.wait();
   storage_.OpenGate();
   EXPECT_EQ(ledger_.Note(n, commit.get()), SQLITE_IOERR_FSYNC);
 }
