@@ -56,6 +56,16 @@ class StrangerFixture : public ShimTest {
     return acknowledged;
   }
 
+  // Ends the transaction that it has begun, and makes others.
+  void ExpectNothingItCommitsIsLost() {
+    stranger_.ExecOk("INSERT INTO t VALUES('acknowledged')");
+    int acknowledged = stranger_.Exec("COMMIT") == SQLITE_OK;
+    stranger_.Exec("ROLLBACK");
+    acknowledged += Insert();
+    EXPECT_GT(acknowledged, 0);
+    EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+  }
+
   // How many such rows a power cut leaves.
   int64_t AfterPowerCut(const std::string& row, CutMode mode = CutMode::kDropUnsynced,
                         uint64_t seed = 0) {
@@ -108,23 +118,13 @@ INSTANTIATE_TEST_SUITE_P(, StrangerTest, ::testing::Values(false, true), [](cons
 
 TEST_P(StrangerTest, InTheMiddleOfItsTransaction) {
   FailACommit([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
-  stranger_.ExecOk("INSERT INTO t VALUES('acknowledged')");
-  int acknowledged = stranger_.Exec("COMMIT") == SQLITE_OK;
-  stranger_.Exec("ROLLBACK");
-  acknowledged += Insert();
-  EXPECT_GT(acknowledged, 0);
-  EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+  ExpectNothingItCommitsIsLost();
 }
 
 TEST_P(StrangerTest, TheLastOfUsClosesMeanwhile) {
   FailACommit([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
   CloseOurs();
-  stranger_.ExecOk("INSERT INTO t VALUES('acknowledged')");
-  int acknowledged = stranger_.Exec("COMMIT") == SQLITE_OK;
-  stranger_.Exec("ROLLBACK");
-  acknowledged += Insert();
-  EXPECT_GT(acknowledged, 0);
-  EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+  ExpectNothingItCommitsIsLost();
 }
 
 TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOut) {

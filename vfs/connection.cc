@@ -22,10 +22,15 @@ WalIndexHeader Connection::Header() const {
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
-  const int refused = RefuseAfterFailure(locks, exclusive);
-  if (refused != SQLITE_OK || !exclusive) return refused;
-  if (locks == kCheckpointLock) return BeginCheckpoint();
-  return (locks & kWriteLock) != 0 ? TakeTurn() : SQLITE_OK;
+  int rc = RefuseAfterFailure(locks, exclusive);
+  if (rc != SQLITE_OK || !exclusive) return rc;
+  if (locks == kCheckpointLock) {
+    rc = BeginCheckpoint();
+  } else if ((locks & kWriteLock) != 0) {
+    rc = TakeTurn();
+  }
+  if (rc == SQLITE_OK) CountHolder(locks, 1);  // until OnRefused() or AfterUnlock()
+  return rc;
 }
 
 // Nobody may build on a log with a hole, or see what is beyond it.

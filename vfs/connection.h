@@ -123,7 +123,6 @@ class Connection final : private Coordinator::Log {
   int AwaitTurn();
   void SetBaseLockTimeout(int timeout_ms);
   void ReturnTurn();
-  int AskForWriteLock(int n);
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   bool WaitsInLine();

@@ -133,9 +133,8 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
   coordinator_.SetPolicy(policy);
   each_flush_.store(policy.kind == FlushPolicy::Kind::kOnEachFlush, std::memory_order_relaxed);
   constexpr int64_t kNanosPerMicro = 1000;
-  max_delay_nanos_.store(
-      policy.kind == FlushPolicy::Kind::kInterval ? policy.max_delay_us * kNanosPerMicro : -1,
-      std::memory_order_relaxed);
+  max_delay_nanos_.store(policy.waits() ? -1 : policy.max_delay_us * kNanosPerMicro,
+                         std::memory_order_relaxed);
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
@@ -162,7 +161,7 @@ void Database::RemoveLog(sqlite3_file* log) {
   if (LogCount() == 1) flusher_.Stop();  // it needs logs_mutex_ to come to an end
   MutexLock logs_lock(logs_mutex_);
   while (FindLog(log).syncs > 0) log_unused_.Wait(logs_mutex_);
-  logs_.erase(logs_.begin() + (&FindLog(log) - logs_.data()));
+  std::erase_if(logs_, [log](const OpenLog& open) { return open.file == log; });
 }
 
 Database::OpenLog& Database::FindLog(const sqlite3_file* log) {

@@ -109,8 +109,8 @@ class Database final : private Coordinator::Log {
   void OnWriteUnlocking(const LogState& header) EXCLUDES(published_mutex_);
   // Our connections that have the write lock of the base VFS, or ask for it just now; and those
   // that do for the checkpoint lock.
-  std::atomic<int>& writers() { return writers_; }
-  std::atomic<int>& checkpointers() { return checkpointers_; }
+  std::atomic<int>& write_holders() { return write_holders_; }
+  std::atomic<int>& checkpoint_holders() { return checkpoint_holders_; }
   // The header as it was when the last one of them released it; zeros if none has.
   LogState published() const EXCLUDES(published_mutex_);
   // Are all commits after `tail` ours, and is `header` the last one that we made?
@@ -155,7 +155,7 @@ class Database final : private Coordinator::Log {
   std::atomic<int64_t> asked_at_{INT64_MIN};  // when, ns
 
   Mutex flusher_mutex_;  // held while the flusher starts or stops. Taken before logs_mutex_.
-  Mutex logs_mutex_;     // held while a log is synced by another thread than its owner's
+  Mutex logs_mutex_;     // guards the list, and holds it still while all of them are synced
   struct OpenLog {
     sqlite3_file* file;
     int syncs = 0;  // under way through it, of other threads than its owner's
@@ -164,8 +164,8 @@ class Database final : private Coordinator::Log {
   std::vector<OpenLog> logs_ GUARDED_BY(logs_mutex_);
   CondVar log_unused_;  // syncs is 0 again
 
-  std::atomic<int> writers_{0};
-  std::atomic<int> checkpointers_{0};
+  std::atomic<int> write_holders_{0};
+  std::atomic<int> checkpoint_holders_{0};
   mutable Mutex published_mutex_;
   bool published_known_ GUARDED_BY(published_mutex_) = false;
   LogState published_ GUARDED_BY(published_mutex_){};

@@ -15,10 +15,10 @@ void Take(std::atomic<sqlite3_file*>& holder, int index, sqlite3_file* main) {
   }
 }
 
-void Release(std::atomic<sqlite3_file*>& holder, int index) {
+void Release(std::atomic<sqlite3_file*>& holder, int index, int kind = SQLITE_SHM_EXCLUSIVE) {
   sqlite3_file* main = holder.load(std::memory_order_relaxed);
   if (main == nullptr) return;
-  main->pMethods->xShmLock(main, index, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+  main->pMethods->xShmLock(main, index, 1, SQLITE_SHM_UNLOCK | kind);
   holder.store(nullptr, std::memory_order_release);
 }
 
@@ -52,10 +52,7 @@ bool Fence::GiveBackReadLock(const sqlite3_file* main, int index) {
 }
 
 void Fence::ReleaseReadLock() {
-  sqlite3_file* main = read_holder_.load(std::memory_order_relaxed);
-  if (main == nullptr) return;
-  main->pMethods->xShmLock(main, read_index_, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
-  read_holder_.store(nullptr, std::memory_order_release);
+  groupcommit::Release(read_holder_, read_index_, SQLITE_SHM_SHARED);
 }
 
 void Fence::Release() {

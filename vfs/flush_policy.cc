@@ -114,12 +114,12 @@ bool ParseParameters(std::string_view text, PolicyParts* parts, std::string* err
   return true;
 }
 
-}  // namespace
-
-bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string* error) {
+// `name` is what the kind of policy is called where it was given.
+bool ParseParts(std::string_view name, const PolicyParts& parts, FlushPolicy* policy,
+                std::string* error) {
   FlushPolicy parsed;
   bool named = parts.flush_policy.has_value();
-  if (named && !ParseKind("flush_policy", *parts.flush_policy, &parsed.kind, error)) return false;
+  if (named && !ParseKind(name, *parts.flush_policy, &parsed.kind, error)) return false;
   for (const Parameter& parameter : kParameters) {
     const std::optional<std::string_view>& part = parts.*parameter.part;
     // A number belongs to one policy only, so it implies that one.
@@ -144,6 +144,12 @@ bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string
   return true;
 }
 
+}  // namespace
+
+bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string* error) {
+  return ParseParts("flush_policy", parts, policy, error);
+}
+
 bool ParsePolicy(std::string_view text, FlushPolicy* policy, std::string* error) {
   text = Trim(text);
   PolicyParts parts;
@@ -157,10 +163,8 @@ bool ParsePolicy(std::string_view text, FlushPolicy* policy, std::string* error)
       return false;
     text = Trim(text.substr(0, open));
   }
-  Kind kind;
-  if (!ParseKind("the policy", text, &kind, error)) return false;
   parts.flush_policy = text;
-  return ParsePolicyParts(parts, policy, error);
+  return ParseParts("the policy", parts, policy, error);
 }
 
 bool PolicyFromC(const groupcommit_policy& from, FlushPolicy* policy, std::string* error) {

@@ -50,7 +50,7 @@ bool Connection::CloseHoleBeneathStranger() {
   // Not so if a writer of ours has the lock, who fails by himself, or the fence by now. Acquire: a
   // writer who is gone has released the lock.
   const auto has_writer = [this] {
-    return database_->writers().load(std::memory_order_acquire) != 0;
+    return database_->write_holders().load(std::memory_order_acquire) != 0;
   };
   if (has_writer()) return false;
   (void)fence.Take(main_);
@@ -265,8 +265,8 @@ bool Connection::IsFenceForStrangers() {
   if (TryRollBack() == RollBack::kDone) return false;
   MutexLock lock(database_->fence().mutex());
   return !database_->fence().put_back() &&
-         database_->writers().load(std::memory_order_acquire) == 0 &&
-         database_->checkpointers().load(std::memory_order_acquire) == 0;
+         database_->write_holders().load(std::memory_order_acquire) == 0 &&
+         database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
 }
 
 }  // namespace groupcommit

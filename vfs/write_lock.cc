@@ -68,42 +68,35 @@ void Connection::SetBaseLockTimeout(int timeout_ms) {
 }
 
 int Connection::ShmLock(int offset, int n, int flags) {
-  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-  if (flags != kRequest) return BaseShmLock(offset, n, flags);
-  const unsigned locks = ((1u << n) - 1) << offset;
-  CountHolder(locks, 1);  // until AfterUnlock()
-  const int rc = offset == 0 ? AskForWriteLock(n) : BaseShmLock(offset, n, flags);
-  if (rc != SQLITE_OK) CountHolder(locks, -1);
-  return rc;
-}
-
-// Release: whoever sees the count go down sees the lock released, too.
-void Connection::CountHolder(unsigned locks, int one) {
-  if ((locks & kWriteLock) != 0) {
-    database_->writers().fetch_add(one, std::memory_order_release);
-  }
-  if ((locks & kCheckpointLock) != 0) {
-    database_->checkpointers().fetch_add(one, std::memory_order_release);
-  }
-}
-
-int Connection::AskForWriteLock(int n) {
-  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-  int rc = BaseShmLock(0, n, kRequest);
+  int rc = BaseShmLock(offset, n, flags);
   if (base_waits_less_) SetBaseLockTimeout(lock_timeout_ms_);
+  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+  if (rc != SQLITE_BUSY || offset != 0 || flags != kRequest) return rc;
   // Another process was faster. If the busy handler's sleep was cut short for this, it goes on
   // here.
   constexpr std::chrono::microseconds kPoll(250);
   const int64_t until = LostRace::SleepsUntil(writer_);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
     std::this_thread::sleep_for(kPoll);
-    rc = BaseShmLock(0, n, kRequest);
+    rc = BaseShmLock(offset, n, flags);
   }
   return rc;
 }
 
+// Of the base VFS's locks. Release: whoever sees the count go down sees the lock released, too.
+void Connection::CountHolder(unsigned locks, int one) {
+  if ((locks & kWriteLock) != 0) {
+    database_->write_holders().fetch_add(one, std::memory_order_release);
+  }
+  if ((locks & kCheckpointLock) != 0) {
+    database_->checkpoint_holders().fetch_add(one, std::memory_order_release);
+  }
+}
+
 void Connection::OnRefused(unsigned locks, bool exclusive) {
-  if (!exclusive || (locks & kWriteLock) == 0) return;
+  if (!exclusive) return;
+  CountHolder(locks, -1);
+  if ((locks & kWriteLock) == 0) return;
   if (has_turn_) database_->write_queue()->GiveUp();
   has_turn_ = false;
   LoseRace(true);
@@ -193,10 +186,9 @@ void Connection::CountLeft() {
 
 // Release: whoever sees the count go down sees the lock released, too.
 void Connection::CountOut() {
-  if (!Holds(kWriteLock) && !HoldsReadLock()) CountLeft();
-  if (in_flight_ && !Holds(kWriteLock) && !HoldsReadLock()) {
-    in_flight_ = false;
-    database_->gate().writers().fetch_sub(1, std::memory_order_release);
+  if (!Holds(kWriteLock) && !HoldsReadLock()) {
+    CountLeaving();
+    CountLeft();
   }
   if (reads_log_ && (shared_ & kLogReadLocks) == 0) {
     reads_log_ = false;
