@@ -24,9 +24,11 @@ class CheckpointGate {
   // The longest that a checkpoint holds writers up: from the moment when the last one was let
   // through. What takes longer goes on beside them, as stock SQLite's.
   static constexpr int64_t kClosedNanos = 100'000'000;
-  // Of these, how long it waits for those under way; and how long for those whose commit has ended,
-  // or once it is through for readers, to leave the log.
+  // Of these, how long it waits for those under way; how long for those whose commit has ended to
+  // give up their snapshot, for which they may have to wait for a processor; and how long, once it
+  // is through, for readers to leave the log.
   static constexpr int64_t kDrainNanos = 50'000'000;
+  static constexpr int64_t kLeavingNanos = 10'000'000;
   static constexpr int64_t kReadersNanos = 2'000'000;
   // How long it waits for the write lock itself, which an open transaction may have for long.
   static constexpr int64_t kTurnNanos = 10'000'000;

@@ -230,7 +230,7 @@ void Connection::CloseGate() {
     if (!gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) {
       return OpenGate();
     }
-    gate.Await(gate.leaving(), leaving_, clock.NowNanos() + CheckpointGate::kReadersNanos);
+    gate.Await(gate.leaving(), leaving_, clock.NowNanos() + CheckpointGate::kLeavingNanos);
   } else {
     gate.OnEnd(Header().last_frame(), false);
   }
