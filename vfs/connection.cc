@@ -107,6 +107,7 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       commit_written_ = false;
       left_to_flusher_ = false;
       last_write_ = LastWrite::kOther;
+      frames_.Clear();
       if (page1_frame_ != 0) page1_known_ = false;
     } else {
       just_committed_ = true;
@@ -149,43 +150,6 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
 }
 
 // ---- The log ----
-
-int Connection::BeforeLogWrite(int64_t offset) {
-  log_written_ = true;
-  Coordinator& coordinator = database_->coordinator();
-  // In exclusive locking mode SQLite does not ask for the write lock, where a failure would end.
-  if (coordinator.failure() != 0 && sole_user_ && BeginsTransaction(offset)) TryRollBack();
-  return coordinator.failure() == 0 ? PrepareFlusher() : kCommitFailed;
-}
-
-// Is a write at `offset` the first of a transaction? It overwrites what one wrote that was rolled
-// back; what a transaction writes again of its own lies further behind (wal.c:
-// sqlite3WalFrames()), but for the frame headers after the commit frame (walRewriteChecksums()).
-bool Connection::BeginsTransaction(int64_t offset) const {
-  return !commit_written_ && (first_write_ < 0 || offset <= first_write_);
-}
-
-// Follows wal.c: walWriteOneFrame(), a frame header and then its page.
-void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
-  if (first_write_ < 0 || offset < first_write_) first_write_ = offset;
-  counted_ = 0;  // it was that of a commit which failed after its sync, or of a part of this one
-  if (size == kFrameHeaderSize && offset >= kWalHeaderSize) {
-    frame_header_ = FrameHeader::Decode(data);
-    frame_offset_ = offset;
-    last_write_ = LastWrite::kFrameHeader;
-    return;
-  }
-  const bool is_page =
-      last_write_ == LastWrite::kFrameHeader && offset == frame_offset_ + kFrameHeaderSize;
-  last_write_ =
-      is_page && frame_header_.database_size != 0 ? LastWrite::kCommitFrame : LastWrite::kOther;
-  if (last_write_ == LastWrite::kCommitFrame) commit_written_ = true;
-  page_size_written_ = size;
-  if (is_page && frame_header_.page_number == 1) {
-    page1_frame_ = FrameAt(frame_offset_, size);
-    OnPage1Written(static_cast<const uint8_t*>(data), size);
-  }
-}
 
 int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {

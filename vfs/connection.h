@@ -4,7 +4,7 @@
 // do. In the order of a commit (design in README.md, "How it works"):
 //
 //   OnLocked(WRITE)      the write lock is ours
-//   OnLogWritten         frame headers and pages go to the log
+//   WriteLog             frame headers and pages go to the log
 //   SyncLog              SQLite asks for the sync: it is deferred here, or done at once
 //   BeforeUnlock(WRITE)  the commit is visible to others now, and the next writer may start
 //   WaitForCommit        SQLITE_FCNTL_COMMIT_PHASETWO: we wait here until the commit is durable
@@ -21,6 +21,7 @@
 
 #include "coordinator.h"
 #include "database.h"
+#include "frame_buffer.h"
 #include "sqlite.h"
 #include "wal_format.h"
 #include "write_queue.h"
@@ -62,9 +63,11 @@ class Connection final : private Coordinator::Log {
   unsigned BeforeUnlock(unsigned locks, bool exclusive);
   void AfterUnlock(unsigned locks, bool exclusive);
 
-  // The log. BeforeLogWrite() and BeforeLogRead() return SQLITE_OK or the error to report instead.
-  int BeforeLogWrite(int64_t offset);
-  void OnLogWritten(const void* data, int size, int64_t offset);
+  // The log. Frames may be gathered, to be written by one call: WriteFrames() does that, before
+  // whatever else is done to the log. BeforeLogRead() returns SQLITE_OK or the error to report
+  // instead.
+  int WriteLog(const void* data, int size, int64_t offset);
+  int WriteFrames();
   int SyncLog(int flags);
   int BeforeLogRead(int size, int64_t offset);
 
@@ -134,6 +137,10 @@ class Connection final : private Coordinator::Log {
   int BeginCheckpoint();
   void CloseGate();
   void OpenGate();
+
+  int BeforeLogWrite(int64_t offset);
+  int GatherOrWrite(const void* data, int size, int64_t offset);
+  void OnLogWritten(const void* data, int size, int64_t offset);
 
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
@@ -218,6 +225,7 @@ class Connection final : private Coordinator::Log {
   uint32_t change_at_lock_ = 0;      // WalIndexHeader::change then: a commit changes it
   uint32_t change_at_snapshot_ = 0;  // the same when the snapshot was taken
   uint64_t failures_at_lock_ = 0;    // Coordinator::failures() then
+  FrameBuffer frames_;               // written to the log already, as far as SQLite knows
   bool log_written_ = false;
   LastWrite last_write_ = LastWrite::kOther;
   FrameHeader frame_header_;  // of the last frame header written

@@ -28,9 +28,9 @@ class WalFile final : public File {
 
   int Read(void* data, int size, sqlite3_int64 offset) {
     if (main_->inherited()) return File::Read(data, size, offset);
-    const int refused = main_->connection().BeforeLogRead(size, offset);
-    if (refused != SQLITE_OK) return refused;
-    const int rc = File::Read(data, size, offset);
+    int rc = main_->connection().BeforeLogRead(size, offset);
+    if (rc == SQLITE_OK) rc = main_->connection().WriteFrames();
+    if (rc == SQLITE_OK) rc = File::Read(data, size, offset);
     if (rc != SQLITE_OK) return rc;
     main_->connection().OnPageRead(data, size);
     // The snapshot may have failed meanwhile, and its frames been overwritten.
@@ -39,16 +39,23 @@ class WalFile final : public File {
 
   int Write(const void* data, int size, sqlite3_int64 offset) {
     if (main_->inherited()) return File::Write(data, size, offset);
-    const int refused = main_->connection().BeforeLogWrite(offset);
-    if (refused != SQLITE_OK) return refused;
-    const int rc = File::Write(data, size, offset);
-    if (rc == SQLITE_OK) main_->connection().OnLogWritten(data, size, offset);
-    return rc;
+    return main_->connection().WriteLog(data, size, offset);
   }
 
   int Sync(int flags) {
     if (main_->inherited()) return File::Sync(flags);
-    return main_->connection().SyncLog(flags);
+    const int rc = main_->connection().WriteFrames();
+    return rc == SQLITE_OK ? main_->connection().SyncLog(flags) : rc;
+  }
+
+  int Truncate(sqlite3_int64 size) {
+    const int rc = main_->inherited() ? SQLITE_OK : main_->connection().WriteFrames();
+    return rc == SQLITE_OK ? File::Truncate(size) : rc;
+  }
+
+  int FileSize(sqlite3_int64* size) {
+    const int rc = main_->inherited() ? SQLITE_OK : main_->connection().WriteFrames();
+    return rc == SQLITE_OK ? File::FileSize(size) : rc;
   }
 
  private:

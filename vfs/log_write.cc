@@ -1,0 +1,71 @@
+// Connection: what a transaction writes to the log.
+#include "connection.h"
+
+namespace groupcommit {
+
+int Connection::WriteLog(const void* data, int size, int64_t offset) {
+  int rc = BeforeLogWrite(offset);
+  if (rc == SQLITE_OK) rc = GatherOrWrite(data, size, offset);
+  if (rc == SQLITE_OK) OnLogWritten(data, size, offset);
+  return rc;
+}
+
+// Under the write lock nobody else looks at what is behind the end of the log, and SQLite itself
+// not without a call to us. But behind the commit frame it may write frame headers again, and
+// publish the commit after that without any call (walRewriteChecksums(), synchronous=NORMAL).
+int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
+  const bool gathers = Holds(kWriteLock) && !Holds(kCheckpointLock) && shm_is_open_ &&
+                       !commit_written_ && !database_->syncs_on_each_flush();
+  if (gathers && frames_.Add(data, size, offset)) return frames_.ends_commit() ? WriteFrames() : 0;
+  const int rc = WriteFrames();
+  if (rc != SQLITE_OK) return rc;
+  if (gathers && frames_.Add(data, size, offset)) return SQLITE_OK;
+  return log_->pMethods->xWrite(log_, data, size, offset);
+}
+
+// What has been gathered goes to the log.
+int Connection::WriteFrames() {
+  if (frames_.empty()) return SQLITE_OK;
+  const int rc = log_->pMethods->xWrite(log_, frames_.data(), frames_.size(), frames_.offset());
+  frames_.Clear();
+  return rc;
+}
+
+int Connection::BeforeLogWrite(int64_t offset) {
+  log_written_ = true;
+  Coordinator& coordinator = database_->coordinator();
+  // In exclusive locking mode SQLite does not ask for the write lock, where a failure would end.
+  if (coordinator.failure() != 0 && sole_user_ && BeginsTransaction(offset)) TryRollBack();
+  return coordinator.failure() == 0 ? PrepareFlusher() : kCommitFailed;
+}
+
+// Is a write at `offset` the first of a transaction? It overwrites what one wrote that was rolled
+// back; what a transaction writes again of its own lies further behind (wal.c:
+// sqlite3WalFrames()), but for the frame headers after the commit frame (walRewriteChecksums()).
+bool Connection::BeginsTransaction(int64_t offset) const {
+  return !commit_written_ && (first_write_ < 0 || offset <= first_write_);
+}
+
+// Follows wal.c: walWriteOneFrame(), a frame header and then its page.
+void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
+  if (first_write_ < 0 || offset < first_write_) first_write_ = offset;
+  counted_ = 0;  // it was that of a commit which failed after its sync, or of a part of this one
+  if (size == kFrameHeaderSize && offset >= kWalHeaderSize) {
+    frame_header_ = FrameHeader::Decode(data);
+    frame_offset_ = offset;
+    last_write_ = LastWrite::kFrameHeader;
+    return;
+  }
+  const bool is_page =
+      last_write_ == LastWrite::kFrameHeader && offset == frame_offset_ + kFrameHeaderSize;
+  last_write_ =
+      is_page && frame_header_.database_size != 0 ? LastWrite::kCommitFrame : LastWrite::kOther;
+  if (last_write_ == LastWrite::kCommitFrame) commit_written_ = true;
+  page_size_written_ = size;
+  if (is_page && frame_header_.page_number == 1) {
+    page1_frame_ = FrameAt(frame_offset_, size);
+    OnPage1Written(static_cast<const uint8_t*>(data), size);
+  }
+}
+
+}  // namespace groupcommit
