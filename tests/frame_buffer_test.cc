@@ -30,7 +30,7 @@ class FrameBufferTest : public ::testing::Test {
 
 TEST_F(FrameBufferTest, HoldsFramesThatFollowEachOther) {
   const int64_t second = FrameOffset(2, kPage);
-  EXPECT_TRUE(buffer_.empty());
+  EXPECT_FALSE(buffer_.is_pending());
   EXPECT_TRUE(AddHeader(FrameOffset(1, kPage)));
   EXPECT_TRUE(AddPage(FrameOffset(1, kPage) + kFrameHeaderSize, 1));
   EXPECT_TRUE(AddHeader(second, 9));
@@ -47,7 +47,7 @@ TEST_F(FrameBufferTest, HoldsFramesThatFollowEachOther) {
 TEST_F(FrameBufferTest, BeginsWithAFrameHeaderOnly) {
   EXPECT_FALSE(AddPage(FrameOffset(1, kPage) + kFrameHeaderSize));
   EXPECT_FALSE(AddHeader(0)) << "that would be a part of the header of the log";
-  EXPECT_TRUE(buffer_.empty());
+  EXPECT_FALSE(buffer_.is_pending());
 }
 
 TEST_F(FrameBufferTest, TakesNothingThatLiesElsewhere) {
@@ -69,10 +69,24 @@ TEST_F(FrameBufferTest, TakesNoMoreThanThereIsRoomFor) {
   EXPECT_EQ(buffer_.end(), offset);
 }
 
+TEST_F(FrameBufferTest, WhatIsWrittenIsHeldUntilMoreComes) {
+  ASSERT_TRUE(AddHeader(kWalHeaderSize, 1));
+  ASSERT_TRUE(AddPage(kWalHeaderSize + kFrameHeaderSize, 5));
+  EXPECT_TRUE(buffer_.is_pending());
+  buffer_.SetWritten();
+  EXPECT_FALSE(buffer_.is_pending());
+  EXPECT_TRUE(buffer_.ends_commit());
+  EXPECT_EQ(buffer_.data()[kFrameHeaderSize], 5);
+  ASSERT_TRUE(AddHeader(FrameOffset(2, kPage)));
+  EXPECT_TRUE(buffer_.is_pending());
+  EXPECT_EQ(buffer_.offset(), FrameOffset(2, kPage));
+  EXPECT_FALSE(buffer_.ends_commit());
+}
+
 TEST_F(FrameBufferTest, WhatIsClearedIsForgotten) {
   ASSERT_TRUE(AddHeader(kWalHeaderSize, 1));
   buffer_.Clear();
-  EXPECT_TRUE(buffer_.empty());
+  EXPECT_FALSE(buffer_.is_pending());
   ASSERT_TRUE(AddHeader(FrameOffset(2, kPage)));
   EXPECT_TRUE(AddPage(FrameOffset(2, kPage) + kFrameHeaderSize));
   EXPECT_FALSE(buffer_.ends_commit()) << "the commit frame was another one";

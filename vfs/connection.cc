@@ -77,6 +77,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   if (!exclusive || (locks & kWriteLock) == 0) return;
   const WalIndexHeader header = Header();
   database_->OnWriteLocked(header.words());
+  header_at_lock_ = header;
   change_at_lock_ = header.change();
   failures_at_lock_ = database_->coordinator().failures();
   log_written_ = false;
@@ -112,6 +113,8 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
     } else {
       just_committed_ = true;
       CountCommit();
+      CacheFrames(header_at_lock_, header);
+      frames_.Clear();
       // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
       // them. (Where all is durable, the newest one may be an old one that failed.)
       if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
@@ -318,11 +321,13 @@ int Connection::WaitForDurable() {
 void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;
+  chain_ = 0;
   if (wal_index_ == nullptr) return;
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
   const WalIndexHeader header = Header();
   change_at_snapshot_ = header.change();
+  NoteFrames(header);
   if (durable >= appended) return;
   snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, appended).lsn;
 }

@@ -71,6 +71,9 @@ class Connection final : private Coordinator::Log {
   int SyncLog(int flags);
   int BeforeLogRead(int size, int64_t offset);
 
+  // Copies a page of the log that is in memory; false if it is not.
+  bool ReadCached(void* page, int size, int64_t offset) const;
+
   // Before any read, of the database file too. Returns SQLITE_OK or the error to report instead.
   int BeforeRead();
 
@@ -141,6 +144,8 @@ class Connection final : private Coordinator::Log {
   int BeforeLogWrite(int64_t offset);
   int GatherOrWrite(const void* data, int size, int64_t offset);
   void OnLogWritten(const void* data, int size, int64_t offset);
+  void CacheFrames(const WalIndexHeader& before, const WalIndexHeader& after);
+  void NoteFrames(const WalIndexHeader& snapshot);
 
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
@@ -222,6 +227,7 @@ class Connection final : private Coordinator::Log {
   int64_t last_refused_ = 0;     // ns
 
   // The write transaction, from OnLocked(WRITE) on.
+  WalIndexHeader header_at_lock_;    // then: a commit changes it
   uint32_t change_at_lock_ = 0;      // WalIndexHeader::change then: a commit changes it
   uint32_t change_at_snapshot_ = 0;  // the same when the snapshot was taken
   uint64_t failures_at_lock_ = 0;    // Coordinator::failures() then
@@ -252,6 +258,10 @@ class Connection final : private Coordinator::Log {
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.
   Lsn snapshot_ = 0;
+
+  // Which of its frames may be read from memory: none if chain_ is 0.
+  FrameCache::Chain chain_ = 0;
+  uint32_t cached_through_ = 0;
 
   // Page 1 as SQLite's page cache has it: the last one that was read or written here.
   std::unique_ptr<uint8_t[]> page1_;

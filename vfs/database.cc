@@ -142,6 +142,7 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
     MutexLock no_stop(flusher_mutex_);
     MutexLock lock(logs_mutex_);
     logs_.push_back({log});
+    if (logs_.size() > 1) frames_.Reserve();  // for the others to read
   }
   MutexLock lock(mutex_);
   if (IsReopened() && size <= kWalHeaderSize && coordinator_.Resume())

@@ -19,6 +19,7 @@
 #include "fence.h"
 #include "flush_policy.h"
 #include "flusher.h"
+#include "frame_cache.h"
 #include "mutex.h"
 #include "process.h"
 #include "spin_lock.h"
@@ -52,6 +53,7 @@ class Database final : private Coordinator::Log {
   const std::string& path() const { return path_; }
   Coordinator& coordinator() { return coordinator_; }
   CommitLog& commits() { return commits_; }
+  FrameCache& frames() { return frames_; }
   Fence& fence() { return fence_; }
   Statistics& stats() { return stats_; }
   Clock& clock() { return *clock_; }
@@ -141,6 +143,7 @@ class Database final : private Coordinator::Log {
   Statistics stats_;
   Coordinator coordinator_;
   CommitLog commits_;
+  FrameCache frames_;
   Fence fence_;
   CheckpointGate gate_{clock_};
   SpinLock shm_lock_;

@@ -27,6 +27,7 @@ class FrameBuffer {
   // right behind all that is. False, and nothing is taken, if it is neither, if there is no room,
   // or no memory.
   bool Add(const void* data, int size, int64_t offset) {
+    if (is_written_) Clear();
     const bool is_header = size == kFrameHeaderSize && offset >= kWalHeaderSize;
     if (size > kCapacity - size_ || (size_ == 0 ? !is_header : offset != end())) return false;
     if (bytes_ == nullptr) bytes_.reset(new (std::nothrow) uint8_t[kCapacity]);
@@ -44,15 +45,19 @@ class FrameBuffer {
   // does not necessarily call anything before that (synchronous=NORMAL).
   bool ends_commit() const { return ends_commit_; }
 
-  bool empty() const { return size_ == 0; }
+  // Is there anything that has still to be written?
+  bool is_pending() const { return size_ != 0 && !is_written_; }
+
+  // What is held, also after it has been written, until more is added.
   const uint8_t* data() const { return bytes_.get(); }
   int size() const { return size_; }
   int64_t offset() const { return offset_; }
   int64_t end() const { return offset_ + size_; }
 
+  void SetWritten() { is_written_ = true; }
   void Clear() {
     size_ = 0;
-    ends_commit_ = last_is_commit_header_ = false;
+    is_written_ = ends_commit_ = last_is_commit_header_ = false;
   }
 
  private:
@@ -61,6 +66,7 @@ class FrameBuffer {
   int64_t offset_ = 0;
   bool last_is_commit_header_ = false;
   bool ends_commit_ = false;
+  bool is_written_ = false;
 };
 
 }  // namespace groupcommit

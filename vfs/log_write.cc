@@ -1,4 +1,6 @@
-// Connection: what a transaction writes to the log.
+// Connection: what a transaction writes to the log, and what of it is kept for others to read.
+#include <cstring>
+
 #include "connection.h"
 
 namespace groupcommit {
@@ -23,11 +25,12 @@ int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
   return log_->pMethods->xWrite(log_, data, size, offset);
 }
 
-// What has been gathered goes to the log.
+// What has been gathered goes to the log. (If that fails, so does the transaction.)
 int Connection::WriteFrames() {
-  if (frames_.empty()) return SQLITE_OK;
+  if (!frames_.is_pending()) return SQLITE_OK;
   const int rc = log_->pMethods->xWrite(log_, frames_.data(), frames_.size(), frames_.offset());
-  frames_.Clear();
+  frames_.SetWritten();
+  if (rc != SQLITE_OK) frames_.Clear();
   return rc;
 }
 
@@ -66,6 +69,47 @@ void Connection::OnLogWritten(const void* data, int size, int64_t offset) {
     page1_frame_ = FrameAt(frame_offset_, size);
     OnPage1Written(static_cast<const uint8_t*>(data), size);
   }
+}
+
+// ---- What others will read of it ----
+
+namespace {
+
+FrameCache::State StateOf(const WalIndexHeader& header) {
+  FrameCache::State state;
+  std::memcpy(&state.salts, header.salts(), sizeof(state.salts));
+  state.change = header.change();
+  return state;
+}
+
+}  // namespace
+
+// A commit has just been published, and the write lock is still ours. What has been gathered last
+// are its last frames: pages that SQLite wrote again are those of earlier ones (wal.c:
+// sqlite3WalFrames()).
+void Connection::CacheFrames(const WalIndexHeader& before, const WalIndexHeader& after) {
+  const int page_size = after.page_size();
+  FrameCache::Frames frames;
+  if (frames_.ends_commit() && frames_.end() == FrameOffset(after.last_frame() + 1, page_size)) {
+    frames.first = FrameAt(frames_.offset(), page_size);
+    frames.count = frames_.size() / (kFrameHeaderSize + page_size);
+    frames.bytes = frames_.data();
+    frames.header_size = kFrameHeaderSize;
+  }
+  database_->frames().OnCommit(StateOf(before), StateOf(after), frames, page_size);
+}
+
+void Connection::NoteFrames(const WalIndexHeader& snapshot) {
+  cached_through_ = snapshot.last_frame();
+  chain_ = database_->frames().ChainOf(StateOf(snapshot));
+}
+
+bool Connection::ReadCached(void* page, int size, int64_t offset) const {
+  if (chain_ == 0 || !HoldsReadLock()) return false;
+  const uint32_t frame = FrameAt(offset, size);
+  if (frame > cached_through_ || offset != FrameOffset(frame, size) + kFrameHeaderSize)
+    return false;
+  return database_->frames().Read(chain_, frame, page, size);
 }
 
 }  // namespace groupcommit

@@ -199,6 +199,7 @@ bool Connection::PutBackHeader() {
     main_->pMethods->xShmBarrier(main_);
     before.Store(wal_index_, 0);
     database_->OnWriteUnlocking(before.words());
+    database_->frames().Forget();
   }
   database_->fence().set_put_back(true);
   return true;

@@ -30,7 +30,8 @@ class WalFile final : public File {
     if (main_->inherited()) return File::Read(data, size, offset);
     int rc = main_->connection().BeforeLogRead(size, offset);
     if (rc == SQLITE_OK) rc = main_->connection().WriteFrames();
-    if (rc == SQLITE_OK) rc = File::Read(data, size, offset);
+    if (rc != SQLITE_OK) return rc;
+    if (!main_->connection().ReadCached(data, size, offset)) rc = File::Read(data, size, offset);
     if (rc != SQLITE_OK) return rc;
     main_->connection().OnPageRead(data, size);
     // The snapshot may have failed meanwhile, and its frames been overwritten.

@@ -25,8 +25,8 @@ using Script = std::function<void(RecordedSession&)>;
 // What the calls of the shim have to be, compared with stock's.
 enum class Calls {
   kSame,
-  // A commit's sync comes later, and frames of the log are written together: the same calls, in
-  // another order.
+  // A commit's sync comes later, frames of the log are written together, and not read if they are
+  // in memory: else the same calls, in another order.
   kSameButLater,
   // As kSameButLater, and one more sync of a log.
   kSameButOneSyncMore,
@@ -116,6 +116,20 @@ class PassthroughTest : public ::testing::Test {
     return apart;
   }
 
+  // `calls` without those that read a page of a log and are not among `others`. Both are sorted.
+  static std::vector<std::string> WithoutNeedlessReads(const std::vector<std::string>& calls,
+                                                       const std::vector<std::string>& others) {
+    std::vector<std::string> needed;
+    auto other = others.begin();
+    for (const std::string& call : calls) {
+      while (other != others.end() && *other < call) ++other;
+      const bool is_there = other != others.end() && *other == call;
+      if (is_there) ++other;
+      if (is_there || !call.starts_with("xRead wal")) needed.push_back(call);
+    }
+    return needed;
+  }
+
   static void Run(const Script& script, RecordedSession& session) {
     script(session);
     for (int i = 0; i < 4; i++) session.Close(i);
@@ -143,6 +157,7 @@ class PassthroughTest : public ::testing::Test {
       actual = WithFramesApart(actual, expected);
       std::sort(expected.begin(), expected.end());
       std::sort(actual.begin(), actual.end());
+      expected = WithoutNeedlessReads(expected, actual);
     }
     if (calls == Calls::kSameButOneSyncMore) {
       const auto more =
