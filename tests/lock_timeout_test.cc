@@ -17,6 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kWrite = 0;
+constexpr int kCheckpoint = 1;
 constexpr int kRead = 4;
 constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
 
@@ -124,48 +125,96 @@ TEST_F(LockTimeoutTest, WithABaseThatCannotWaitItIsBusyAtOnce) {
   holder_.ExecOk("COMMIT");
 }
 
-// Both together wait as long as was asked.
-TEST_F(LockTimeoutTest, TheBaseMayWaitForTheRest) {
-  holder_.ExecOk("BEGIN IMMEDIATE");
-  std::vector<int64_t> told;
-  storage_.SetObserver([&told](const Call& call) {
-    if (call.op == Op::kFileControl && call.flags == SQLITE_FCNTL_LOCK_TIMEOUT) {
-      told.push_back(call.amount);
-    }
-    if (call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest)
-      told.push_back(-1);
-  });
-  std::future<int> rc = std::async(std::launch::async, [this] { return WriteLock(60'000); });
-  while (queue_->waiting() == 0) std::this_thread::yield();
-  std::this_thread::sleep_for(milliseconds(2));
-  storage_.SetFaultHook([](const Call& call) {
-    return call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest ? SQLITE_BUSY
-                                                                                      : SQLITE_OK;
-  });
-  holder_.ExecOk("COMMIT");
-  EXPECT_EQ(rc.get(), SQLITE_BUSY) << "the base VFS does not wait";
-  storage_.SetObserver(nullptr);
-  ASSERT_EQ(told.size(), 5u);
-  EXPECT_EQ(told[0], 60'000);
-  EXPECT_LE(told[1], 59'998);
-  EXPECT_EQ(told[2], -1) << "the request";
-  EXPECT_EQ(told[3], 60'000);
-  EXPECT_EQ(told[4], 0);
-  storage_.SetFaultHook(nullptr);
-  EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+// Another process has the lock. The base VFS is not let wait for it, as it may do so with a mutex
+// held that others need.
+class OtherProcessTest : public LockTimeoutTest {
+ protected:
+  void SetUp() override {
+    LockTimeoutTest::SetUp();
+    storage_.SetFaultHook([this](const Call& call) {
+      const bool is_request =
+          call.op == Op::kShmLock && call.offset == refused_ && call.flags == kRequest;
+      if (!is_request) return SQLITE_OK;
+      requests_++;
+      return refusals_-- > 0 ? SQLITE_BUSY : SQLITE_OK;
+    });
+    storage_.SetObserver([this](const Call& call) {
+      if (call.op == Op::kFileControl && call.flags == SQLITE_FCNTL_LOCK_TIMEOUT) {
+        told_.push_back(call.amount);
+      }
+    });
+  }
+
+  std::atomic<int64_t> refused_{kWrite};  // the lock
+  std::atomic<int> refusals_{0};
+  std::atomic<int> requests_{0};
+  std::vector<int64_t> told_;
+};
+
+TEST_F(OtherProcessTest, ItIsAskedAgainUntilItHasReleasedTheLock) {
+  refusals_ = 5;
+  EXPECT_EQ(WriteLock(60'000), SQLITE_OK);
+  EXPECT_EQ(requests_, 6);
+  EXPECT_EQ(told_, (std::vector<int64_t>{0, 0})) << "the base VFS might wait";
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
 }
 
-// Another process has the lock for longer than the base VFS waited.
-TEST_F(LockTimeoutTest, TheBaseTimesOut) {
-  storage_.SetFaultHook([](const Call& call) {
-    return call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest
-               ? SQLITE_BUSY_TIMEOUT
-               : SQLITE_OK;
-  });
-  EXPECT_EQ(Transaction(60'000), SQLITE_BUSY_TIMEOUT);
-  storage_.SetFaultHook(nullptr);
+TEST_F(OtherProcessTest, TheTimeRunsOut) {
+  refusals_ = 1'000'000;
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(WriteLock(20), SQLITE_BUSY_TIMEOUT);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(20));
+  refusals_ = 0;
   EXPECT_EQ(Transaction(60'000), SQLITE_OK);
   EXPECT_EQ(holder_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
+}
+
+// wal.c: sqlite3WalCheckpoint(). Not so if it is a connection of ours, which SQLite does not wait
+// for either.
+TEST_F(OtherProcessTest, ACheckpointIsWaitedFor) {
+  refused_ = kCheckpoint;
+  refusals_ = 3;
+  EXPECT_EQ(SetTimeout(60'000), SQLITE_OK);
+  EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(requests_, 4);
+  EXPECT_EQ(Unlock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> checkpoint = ExecAsync(holder_, "PRAGMA wal_checkpoint");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  requests_ = 0;
+  EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  EXPECT_EQ(requests_, 1);
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+}
+
+// A passive checkpoint leaves readers alone, whosever they are; the others wait (wal.c:
+// walCheckpoint(), walBusyLock()).
+TEST_F(OtherProcessTest, ReadersAreWaitedForOnlyIfSomebodyHasAskedForThat) {
+  refused_ = kRead;
+  EXPECT_EQ(SetTimeout(60'000), SQLITE_OK);
+  EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  refusals_ = 3;
+  EXPECT_EQ(Lock(kRead, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  EXPECT_EQ(requests_, 1);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Lock(kRead, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(requests_, 4);
+  for (const int lock : {kRead, kWrite, kCheckpoint}) {
+    EXPECT_EQ(Unlock(lock, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  }
+}
+
+TEST_F(OtherProcessTest, AnErrorIsHandedOn) {
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kShmLock && call.offset == kWrite && call.flags == kRequest
+               ? SQLITE_IOERR_SHMLOCK
+               : SQLITE_OK;
+  });
+  EXPECT_EQ(WriteLock(60'000), SQLITE_IOERR_SHMLOCK);
+  storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(Transaction(60'000), SQLITE_OK);
 }
 
 // One thread with two connections: the wait ends.

@@ -1,6 +1,7 @@
 #include "connection.h"
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 #include <new>
 
@@ -22,6 +23,11 @@ WalIndexHeader Connection::Header() const {
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
+  if (lock_timeout_ms_ != 0) {
+    constexpr int64_t kNanosPerMilli = 1'000'000;
+    const int64_t timeout_ms = lock_timeout_ms_ > 0 ? lock_timeout_ms_ : INT_MAX;
+    lock_deadline_ = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
+  }
   int rc = RefuseAfterFailure(locks, exclusive);
   if (rc != SQLITE_OK || !exclusive) return rc;
   if (locks == kCheckpointLock) {
@@ -59,7 +65,6 @@ int Connection::BaseShmLock(int offset, int n, int flags) {
     }
     return lock_or_unlock();
   }
-  if (lock_timeout_ms_ != 0) return lock_or_unlock();  // it may wait in there
   // The unix VFS has a mutex for all connections to a database (os_unix.c: unixShmLock()), and a
   // commit asks four times or more. To fall asleep for it takes longer than what it is held for.
   SpinGuard guard(&database_->shm_lock());

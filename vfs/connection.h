@@ -47,7 +47,8 @@ class Connection final : private Coordinator::Log {
   }
   // From now on a request for a lock waits so long in xShmLock(), in ms; negative: without end.
   // (SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT, over a base VFS that was, too.)
-  void SetLockTimeout(int timeout_ms) { lock_timeout_ms_ = timeout_ms; }
+  // Puts the former one into *timeout_ms. Returns SQLITE_OK or what the base VFS says.
+  int SetLockTimeout(int* timeout_ms);
   void SetWalIndex(volatile void* wal_index, bool mapped) {
     wal_index_ = wal_index;
     shm_is_open_ = mapped;
@@ -127,7 +128,7 @@ class Connection final : private Coordinator::Log {
   // The write lock and its queue; see write_lock.cc.
   int TakeTurn();
   int AwaitTurn();
-  void SetBaseLockTimeout(int timeout_ms);
+  int64_t WaitsUntil(unsigned locks, bool exclusive) const;
   void ReturnTurn();
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
@@ -213,12 +214,12 @@ class Connection final : private Coordinator::Log {
   int (*busy_handler_)(void*) = nullptr;
   void* busy_argument_ = nullptr;
   int lock_timeout_ms_ = 0;
-  bool base_waits_less_ = false;  // than lock_timeout_ms_, during one request
-  bool has_turn_ = false;         // the write queue's lock is ours
-  bool waited_inside_ = false;    // lock_timeout_ms_ was not 0 when it was asked for
-  bool in_flight_ = false;        // counted in CheckpointGate::writers()
-  bool leaving_ = false;          // counted in CheckpointGate::leaving()
-  bool reads_log_ = false;        // counted in CheckpointGate::log_readers()
+  int64_t lock_deadline_ = 0;   // when that is over for the present request, ns
+  bool has_turn_ = false;       // the write queue's lock is ours
+  bool waited_inside_ = false;  // lock_timeout_ms_ was not 0 when it was asked for
+  bool in_flight_ = false;      // counted in CheckpointGate::writers()
+  bool leaving_ = false;        // counted in CheckpointGate::leaving()
+  bool reads_log_ = false;      // counted in CheckpointGate::log_readers()
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one

@@ -96,12 +96,8 @@ int MainFile::FileControl(int op, void* arg) {
       connection_.SetBusyHandler(reinterpret_cast<int (*)(void*)>(handler[0]), handler[1]);
       return File::FileControl(op, arg);
     }
-    case SQLITE_FCNTL_LOCK_TIMEOUT: {
-      const int timeout_ms = *static_cast<int*>(arg);  // where the base may leave the former one
-      const int rc = File::FileControl(op, arg);
-      if (rc == SQLITE_OK) connection_.SetLockTimeout(timeout_ms);
-      return rc;
-    }
+    case SQLITE_FCNTL_LOCK_TIMEOUT:
+      return connection_.SetLockTimeout(static_cast<int*>(arg));
     case SQLITE_FCNTL_PRAGMA: {
       connection_.OnPragma();
       const int rc = RunPragma(&connection_, static_cast<char**>(arg));

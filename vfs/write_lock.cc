@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <climits>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -44,43 +43,50 @@ int Connection::TakeTurn() {
 // SQLite wants to wait in here: it has no snapshot yet, or runs a checkpoint, and does not call the
 // busy handler (btree.c: sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
 int Connection::AwaitTurn() {
-  constexpr int64_t kNanosPerMilli = 1'000'000;
   WriteQueue& queue = *database_->write_queue();
-  Clock& clock = database_->clock();
-  const int64_t start = clock.NowNanos();
-  const int64_t timeout_ms = lock_timeout_ms_ > 0 ? lock_timeout_ms_ : INT_MAX;
-  const int64_t deadline = start + timeout_ms * kNanosPerMilli;
-  if (refused_since_ == 0) refused_since_ = start;
+  if (refused_since_ == 0) refused_since_ = database_->clock().NowNanos();
   const uint64_t ticket = queue.NewTicket();
-  while (!has_turn_ && queue.AwaitTurn(writer_, ticket, deadline, true)) {
+  while (!has_turn_ && queue.AwaitTurn(writer_, ticket, lock_deadline_, true)) {
     has_turn_ = queue.TryAcquire(writer_);
   }
-  if (!has_turn_) return SQLITE_BUSY_TIMEOUT;
-  // What is left of the time is what the base VFS may wait for another process.
-  const int64_t left_ms = std::max<int64_t>(1, (deadline - clock.NowNanos()) / kNanosPerMilli);
-  if (lock_timeout_ms_ > 0) SetBaseLockTimeout(static_cast<int>(left_ms));
-  return SQLITE_OK;
+  return has_turn_ ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
 }
 
-void Connection::SetBaseLockTimeout(int timeout_ms) {
-  base_waits_less_ = timeout_ms != lock_timeout_ms_;
-  main_->pMethods->xFileControl(main_, SQLITE_FCNTL_LOCK_TIMEOUT, &timeout_ms);
+// The base VFS is not let wait. That of SQLite 3.40 would hold the mutex meanwhile that others need
+// to release their locks (os_unix.c: unixShmLock()), so that two processes may wait for each other.
+int Connection::SetLockTimeout(int* timeout_ms) {
+  int none = 0;
+  const int rc = main_->pMethods->xFileControl(main_, SQLITE_FCNTL_LOCK_TIMEOUT, &none);
+  if (rc == SQLITE_OK) std::swap(lock_timeout_ms_, *timeout_ms);
+  return rc;
 }
 
 int Connection::ShmLock(int offset, int n, int flags) {
   int rc = BaseShmLock(offset, n, flags);
-  if (base_waits_less_) SetBaseLockTimeout(lock_timeout_ms_);
-  constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-  if (rc != SQLITE_BUSY || offset != 0 || flags != kRequest) return rc;
-  // Another process was faster. If the busy handler's sleep was cut short for this, it goes on
-  // here.
+  if (rc != SQLITE_BUSY || (flags & SQLITE_SHM_LOCK) == 0) return rc;
+  const unsigned locks = ((1u << n) - 1) << offset;
   constexpr std::chrono::microseconds kPoll(250);
-  const int64_t until = LostRace::SleepsUntil(writer_);
+  const int64_t until = WaitsUntil(locks, (flags & SQLITE_SHM_EXCLUSIVE) != 0);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
     std::this_thread::sleep_for(kPoll);
     rc = BaseShmLock(offset, n, flags);
   }
-  return rc;
+  return rc == SQLITE_BUSY && until != 0 && lock_timeout_ms_ != 0 ? SQLITE_BUSY_TIMEOUT : rc;
+}
+
+// Another process was faster: how long is it waited for in here? In ns; 0: not at all.
+int64_t Connection::WaitsUntil(unsigned locks, bool exclusive) const {
+  // If the busy handler's sleep was cut short for this, it goes on here.
+  if (lock_timeout_ms_ == 0) {
+    return exclusive && locks == kWriteLock ? LostRace::SleepsUntil(writer_) : 0;
+  }
+  // Not for what another connection of ours has: SQLite does not either.
+  const bool is_ours = locks == kCheckpointLock &&
+                       database_->checkpoint_holders().load(std::memory_order_relaxed) > 1;
+  // Nor for readers, but if somebody has asked for that: FULL, RESTART, TRUNCATE.
+  const bool is_readers =
+      exclusive && (locks & kReadLocks) != 0 && !(Holds(kWriteLock) && Holds(kCheckpointLock));
+  return is_ours || is_readers ? 0 : lock_deadline_;
 }
 
 // Of the base VFS's locks. Release: whoever sees the count go down sees the lock released, too.
