@@ -56,6 +56,7 @@ int FileControl(sqlite3_file* f, int op, void* arg) {
     *static_cast<int*>(arg) = wal->vfs->EachHandleIsTold(Base(f), wal->path) ? 1 : 0;
     return SQLITE_OK;
   }
+  if (op == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED) return SQLITE_OK;
   return Base(f)->pMethods->xFileControl(Base(f), op, arg);
 }
 

@@ -83,6 +83,18 @@ TEST_F(FrameBufferTest, WhatIsWrittenIsHeldUntilMoreComes) {
   EXPECT_FALSE(buffer_.ends_commit());
 }
 
+TEST_F(FrameBufferTest, HoldsWhatIsPendingAsAWhole) {
+  const int64_t begin = FrameOffset(2, kPage);
+  ASSERT_TRUE(AddHeader(begin));
+  ASSERT_TRUE(AddPage(begin + kFrameHeaderSize));
+  EXPECT_TRUE(buffer_.Holds(kFrameHeaderSize, begin));
+  EXPECT_TRUE(buffer_.Holds(kPage, begin + kFrameHeaderSize));
+  EXPECT_FALSE(buffer_.Holds(kPage, begin + kFrameHeaderSize + 1));
+  EXPECT_FALSE(buffer_.Holds(kPage, begin - 1));
+  buffer_.SetWritten();
+  EXPECT_FALSE(buffer_.Holds(kPage, begin + kFrameHeaderSize));
+}
+
 TEST_F(FrameBufferTest, WhatIsClearedIsForgotten) {
   ASSERT_TRUE(AddHeader(kWalHeaderSize, 1));
   buffer_.Clear();

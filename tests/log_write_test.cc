@@ -1,4 +1,5 @@
 // The frames of a transaction are written to the log by one call, and nobody can tell.
+#include <atomic>
 #include <filesystem>
 #include <mutex>
 #include <string>
@@ -121,6 +122,86 @@ TEST_F(LogWriteTest, AWriteThatFailsFailsTheTransaction) {
   storage_.SetFaultHook(nullptr);
   db.ExecOk("INSERT INTO t VALUES('kept')");
   EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
+// A write that fails where SQLite does not end the transaction for it: what it had been told was
+// written is written later, or COMMIT fails.
+class LostFramesTest : public LogWriteTest {
+ protected:
+  // The first `failures` writes during `statement`, in a transaction that has filled t, end with
+  // `code`.
+  void FailDuring(const std::string& statement, int code, int failures) {
+    Db db = OpenWal();
+    db.ExecOk(
+        "PRAGMA cache_size=5; CREATE TABLE t(k INTEGER PRIMARY KEY, u UNIQUE, x); BEGIN;"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<140)"
+        " INSERT INTO t SELECT i, i*7919%1000003, zeroblob(700) FROM n");
+    std::atomic<int> left{failures};
+    storage_.SetFaultHook([&](const Call& call) {
+      const bool is_write = call.op == Op::kWrite && call.kind == FileKind::kWal;
+      return is_write && left-- > 0 ? code : SQLITE_OK;
+    });
+    db.Exec(statement);
+    storage_.SetFaultHook(nullptr);
+    if (db.Exec("COMMIT") != SQLITE_OK) return;
+    EXPECT_EQ(RowsAfterPowerCut(), 140);
+    Db other(path(), "store");
+    EXPECT_EQ(other.Text("PRAGMA integrity_check"), "ok");
+  }
+};
+
+TEST_F(LostFramesTest, DuringAStatementThatIsRolledBackAlone) {
+  for (const int code : {SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_NOMEM}) {
+    FailDuring("UPDATE t SET u = u + 2000000, x = zeroblob(701)", code, 1);
+    std::filesystem::remove(path());
+  }
+}
+
+TEST_F(LostFramesTest, BeforeARollbackToASavepoint) {
+  FailDuring("SAVEPOINT s; INSERT INTO t SELECT k+1000, u+3000000, x FROM t; ROLLBACK TO s",
+             SQLITE_FULL, 1);
+}
+
+TEST_F(LostFramesTest, DuringAnIntegrityCheckWhichGoesOn) {
+  FailDuring("PRAGMA integrity_check", SQLITE_IOERR_WRITE, 1'000'000);
+}
+
+// SQLite does not do that, but a tool may.
+TEST_F(LogWriteTest, AReadOfMoreThanWhatIsGathered) {
+  Db db = OpenWithTable();
+  db.ExecOk(std::string("PRAGMA cache_size=5; BEGIN;") + kManyRows);
+  sqlite3_file* log = nullptr;
+  ASSERT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &log), SQLITE_OK);
+  std::vector<char> bytes(32);
+  while (log->pMethods->xRead(log, bytes.data(), static_cast<int>(bytes.size()), 0) == SQLITE_OK) {
+    bytes.resize(bytes.size() + kFrame);
+  }
+  sqlite3_int64 size = 0;
+  ASSERT_EQ(log->pMethods->xFileSize(log, &size), SQLITE_OK);
+  EXPECT_EQ(static_cast<sqlite3_int64>(bytes.size()), size + kFrame) << "the first that is missing";
+  EXPECT_GT(size, 40 * kFrame);
+}
+
+TEST_F(LogWriteTest, ARollbackWritesNothing) {
+  Db db = OpenWithTable();
+  db.ExecOk(std::string("PRAGMA cache_size=5; BEGIN; CREATE TABLE u(x);") + kManyRows);
+  EXPECT_EQ(WritesOf(db, "ROLLBACK"), std::vector<int64_t>{});
+}
+
+// A base VFS that has not said that it minds, nor that it does not: it may encrypt pages, which it
+// knows by their size.
+TEST_F(LogWriteTest, ABaseThatMayLookAtSizesGetsHeadersAndPages) {
+  storage_.SetJoinWrites(false);
+  Db db = OpenWithTable();
+  Db reader = OpenWithTable();
+  EXPECT_EQ(WritesOf(db, "UPDATE t SET x = 'y'"), (std::vector<int64_t>{24, kPage}));
+  std::atomic<int> reads{0};
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op == Op::kRead && call.kind == FileKind::kWal) ++reads;
+  });
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t WHERE x = 'y'"), 2);
+  storage_.SetObserver(nullptr);
+  EXPECT_GT(reads, 0);
 }
 
 // As stock SQLite does it.

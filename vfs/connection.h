@@ -65,15 +65,16 @@ class Connection final : private Coordinator::Log {
   void AfterUnlock(unsigned locks, bool exclusive);
 
   // The log. Frames may be gathered, to be written by one call: WriteFrames() does that, before
-  // whatever else is done to the log. BeforeLogRead() returns SQLITE_OK or the error to report
-  // instead.
+  // whatever else is done to the log; before a read, if it is of what is gathered. BeforeLogRead()
+  // returns SQLITE_OK or the error to report instead.
   int WriteLog(const void* data, int size, int64_t offset);
   int WriteFrames();
+  int WriteFramesBeneath(int size, int64_t offset);
   int SyncLog(int flags);
   int BeforeLogRead(int size, int64_t offset);
 
-  // Copies a page of the log that is in memory; false if it is not.
-  bool ReadCached(void* page, int size, int64_t offset) const;
+  // Copies what of the log is in memory; false if it is not.
+  bool ReadFromMemory(void* data, int size, int64_t offset) const;
 
   // Before any read, of the database file too. Returns SQLITE_OK or the error to report instead.
   int BeforeRead();
@@ -147,6 +148,7 @@ class Connection final : private Coordinator::Log {
   void OnLogWritten(const void* data, int size, int64_t offset);
   void CacheFrames(const WalIndexHeader& before, const WalIndexHeader& after);
   void NoteFrames(const WalIndexHeader& snapshot);
+  bool ReadCached(void* page, int size, int64_t offset) const;
 
   bool HoldsReadLock() const;
   WalIndexHeader Header() const;
@@ -200,6 +202,7 @@ class Connection final : private Coordinator::Log {
   const WriteQueue::Writer writer_;  // what we are called in the write queue
   sqlite3_file* log_ = nullptr;
   bool log_is_read_only_ = false;
+  bool writes_may_be_joined_ = false;
   uint64_t syncs_before_ = 0;  // Coordinator::SyncsBegun() when the log had been opened
   Lsn appended_before_ = 0;    // what may have been appended by then, and one that was about to be
   Lsn written_before_ = 0;     // of commits of any kind

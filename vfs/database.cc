@@ -6,6 +6,7 @@
 #include <system_error>
 #include <unordered_map>
 
+#include "base_vfs.h"
 #include "log_handle.h"
 #include "loss_reports.h"
 #include "sync_strength.h"
@@ -135,6 +136,10 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
   constexpr int64_t kNanosPerMicro = 1000;
   max_delay_nanos_.store(policy.waits() ? -1 : policy.max_delay_us * kNanosPerMicro,
                          std::memory_order_relaxed);
+}
+
+bool Database::WritesMayBeJoined(sqlite3_file* log) const {
+  return groupcommit::WritesMayBeJoined(base_, log);
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {

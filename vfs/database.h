@@ -94,6 +94,9 @@ class Database final : private Coordinator::Log {
   // somebody who asks for `strength`.
   int SyncFlags(Lsn from, Lsn through, int strength) const;
 
+  // See base_vfs.h.
+  bool WritesMayBeJoined(sqlite3_file* log) const;
+
   // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
   // the first to do so and finds frames there, nobody here knows whether they are durable: they
   // count as one pending commit.

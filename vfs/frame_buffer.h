@@ -48,6 +48,11 @@ class FrameBuffer {
   // Is there anything that has still to be written?
   bool is_pending() const { return size_ != 0 && !is_written_; }
 
+  // Does a read of the log want some of that?
+  bool Holds(int size, int64_t offset) const {
+    return is_pending() && offset >= offset_ && offset + size <= end();
+  }
+
   // What is held, also after it has been written, until more is added.
   const uint8_t* data() const { return bytes_.get(); }
   int size() const { return size_; }

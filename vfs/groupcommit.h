@@ -381,6 +381,20 @@ int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLs
 #define GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD 0x47430005
 
 /*
+** FOR AUTHORS OF A BASE VFS
+**
+** SQLite writes each frame of a log by two calls of xWrite, a header of 24 bytes
+** and a page, and a base VFS may tell by their sizes what they are: one that
+** encrypts, say.  Where it need not, because all bytes are the same to it, the
+** frames of a transaction are written by one call, of up to 65920 bytes, and
+** pages that were written a moment ago are not read back through it.  SQLite's
+** own unix VFS is known to be such a one; another one says so by this
+** xFileControl() opcode on the log, whose argument is not used: it returns
+** SQLITE_OK.  It is asked once for each log that a connection opens.
+*/
+#define GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED 0x47430006
+
+/*
 ** Adds the eponymous table groupcommit_stats, of this copy of the library, to
 ** the connection db.  The extension does this by itself, for every connection of
 ** the process.

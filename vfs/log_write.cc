@@ -16,22 +16,30 @@ int Connection::WriteLog(const void* data, int size, int64_t offset) {
 // not without a call to us. But behind the commit frame it may write frame headers again, and
 // publish the commit after that without any call (walRewriteChecksums(), synchronous=NORMAL).
 int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
-  const bool gathers = Holds(kWriteLock) && !Holds(kCheckpointLock) && shm_is_open_ &&
-                       !commit_written_ && !database_->syncs_on_each_flush();
+  const bool gathers = writes_may_be_joined_ && Holds(kWriteLock) && !Holds(kCheckpointLock) &&
+                       shm_is_open_ && !commit_written_ && !database_->syncs_on_each_flush();
   if (gathers && frames_.Add(data, size, offset)) return frames_.ends_commit() ? WriteFrames() : 0;
   const int rc = WriteFrames();
   if (rc != SQLITE_OK) return rc;
   if (gathers && frames_.Add(data, size, offset)) return SQLITE_OK;
+  frames_.Clear();
   return log_->pMethods->xWrite(log_, data, size, offset);
 }
 
-// What has been gathered goes to the log. (If that fails, so does the transaction.)
+// What has been gathered goes to the log. SQLite takes it for written, and may go on with the
+// transaction after an error (pager.c: pager_error() is not asked for one of xRead, nor takes it
+// any other than SQLITE_FULL and SQLITE_IOERR for the end): so it is tried again before anything
+// else.
 int Connection::WriteFrames() {
   if (!frames_.is_pending()) return SQLITE_OK;
   const int rc = log_->pMethods->xWrite(log_, frames_.data(), frames_.size(), frames_.offset());
-  frames_.SetWritten();
-  if (rc != SQLITE_OK) frames_.Clear();
+  if (rc == SQLITE_OK) frames_.SetWritten();
   return rc;
+}
+
+int Connection::WriteFramesBeneath(int size, int64_t offset) {
+  const bool is_apart = offset >= frames_.end() || offset + size <= frames_.offset();
+  return is_apart ? SQLITE_OK : WriteFrames();
 }
 
 int Connection::BeforeLogWrite(int64_t offset) {
@@ -90,6 +98,7 @@ FrameCache::State StateOf(const WalIndexHeader& header) {
 void Connection::CacheFrames(const WalIndexHeader& before, const WalIndexHeader& after) {
   const int page_size = after.page_size();
   FrameCache::Frames frames;
+  if (!writes_may_be_joined_) return;
   if (frames_.ends_commit() && frames_.end() == FrameOffset(after.last_frame() + 1, page_size)) {
     frames.first = FrameAt(frames_.offset(), page_size);
     frames.count = frames_.size() / (kFrameHeaderSize + page_size);
@@ -102,6 +111,12 @@ void Connection::CacheFrames(const WalIndexHeader& before, const WalIndexHeader&
 void Connection::NoteFrames(const WalIndexHeader& snapshot) {
   cached_through_ = snapshot.last_frame();
   chain_ = database_->frames().ChainOf(StateOf(snapshot));
+}
+
+bool Connection::ReadFromMemory(void* data, int size, int64_t offset) const {
+  if (!frames_.Holds(size, offset)) return ReadCached(data, size, offset);
+  std::memcpy(data, frames_.data() + (offset - frames_.offset()), static_cast<size_t>(size));
+  return true;
 }
 
 bool Connection::ReadCached(void* page, int size, int64_t offset) const {

@@ -1,5 +1,6 @@
 #include "loss_reports.h"
 
+#include "base_vfs.h"
 #include "groupcommit.h"
 #include "sqlite.h"
 
@@ -81,11 +82,6 @@ bool DiskTellsEachHandle(const char* path) {
 bool KernelTellsEachHandle() { return false; }
 bool DiskTellsEachHandle(const char* /*path*/) { return false; }
 #endif
-
-bool IsUnixVfs(const sqlite3_vfs* vfs) {
-  const sqlite3_vfs* unix_vfs = sqlite3_vfs_find("unix");
-  return unix_vfs != nullptr && vfs->xOpen == unix_vfs->xOpen;
-}
 
 }  // namespace
 

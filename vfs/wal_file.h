@@ -29,10 +29,12 @@ class WalFile final : public File {
   int Read(void* data, int size, sqlite3_int64 offset) {
     if (main_->inherited()) return File::Read(data, size, offset);
     int rc = main_->connection().BeforeLogRead(size, offset);
-    if (rc == SQLITE_OK) rc = main_->connection().WriteFrames();
     if (rc != SQLITE_OK) return rc;
-    if (!main_->connection().ReadCached(data, size, offset)) rc = File::Read(data, size, offset);
-    if (rc != SQLITE_OK) return rc;
+    if (!main_->connection().ReadFromMemory(data, size, offset)) {
+      rc = main_->connection().WriteFramesBeneath(size, offset);
+      if (rc == SQLITE_OK) rc = File::Read(data, size, offset);
+      if (rc != SQLITE_OK) return rc;
+    }
     main_->connection().OnPageRead(data, size);
     // The snapshot may have failed meanwhile, and its frames been overwritten.
     return main_->connection().BeforeRead();
@@ -52,6 +54,12 @@ class WalFile final : public File {
   int Truncate(sqlite3_int64 size) {
     const int rc = main_->inherited() ? SQLITE_OK : main_->connection().WriteFrames();
     return rc == SQLITE_OK ? File::Truncate(size) : rc;
+  }
+
+  // What is true of our base is not of us: a shim above it has to let us see the frames.
+  int FileControl(int op, void* arg) {
+    if (op == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED) return SQLITE_NOTFOUND;
+    return File::FileControl(op, arg);
   }
 
   int FileSize(sqlite3_int64* size) {

@@ -67,6 +67,7 @@ int FileControl(sqlite3_file* f, int op, void* arg) noexcept {
     *static_cast<int*>(arg) = 1;
     return SQLITE_OK;
   }
+  if (op == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED) return SQLITE_OK;
   return Base(f)->pMethods->xFileControl(Base(f), op, arg);
 }
 int SectorSize(sqlite3_file* f) noexcept { return Base(f)->pMethods->xSectorSize(Base(f)); }

@@ -8,6 +8,8 @@
 #include <iterator>
 #include <utility>
 
+#include "groupcommit.h"
+
 namespace groupcommit::testing {
 namespace {
 
@@ -71,10 +73,13 @@ RecordedSession::~RecordedSession() {
 }
 
 void RecordedSession::Record(const Call& call) {
-  added_by_shim_ =
+  const bool is_of_log =
+      call.op == Op::kFileControl && call.flags == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED;
+  const bool is_of_opened =
       last_op_ == Op::kOpen && ((last_kind_ == FileKind::kWal && call.op == Op::kFileSize) ||
                                 (last_kind_ == FileKind::kMainDb && call.op == Op::kFileControl &&
                                  call.flags == SQLITE_FCNTL_HAS_MOVED));
+  added_by_shim_ = is_of_log || is_of_opened;
   if (added_by_shim_) return;
   last_op_ = call.op;
   last_kind_ = call.kind;

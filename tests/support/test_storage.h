@@ -222,6 +222,10 @@ class TestStorage {
   // SQLITE_ENABLE_SETLK_TIMEOUT. (Locks are still refused at once.)  Off by default.
   void SetLockTimeouts(bool on) { lock_timeouts_ = on; }
 
+  // False does not let frames of a log be written by one call
+  // (GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED).  On by default.
+  void SetJoinWrites(bool on) { join_writes_ = on; }
+
   // False takes SQLITE_IOCAP_POWERSAFE_OVERWRITE off the device characteristics.
   void SetPowersafeOverwrite(bool on) { powersafe_overwrite_ = on; }
 
@@ -284,6 +288,7 @@ class TestStorage {
   std::atomic<int> short_write_bytes_{0};
   std::atomic<int> io_version_{3};
   std::atomic<bool> powersafe_overwrite_{true};
+  std::atomic<bool> join_writes_{true};
   std::atomic<bool> lock_timeouts_{false};
 
   // Held while a file is opened or deleted, so that a path and its TrackedFile

@@ -126,6 +126,7 @@ struct TestStorage::Callbacks {
       *static_cast<int*>(arg) = 1;
       return rc;
     }
+    if (op == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED && Self(file).storage->join_writes_) return rc;
     return rc != SQLITE_OK ? rc : Base(file).xFileControl(Self(file).base(), op, arg);
   }
 
