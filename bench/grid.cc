@@ -85,13 +85,14 @@ std::vector<Block> BlocksOf(Extent extent) {
   const Names rivals = {"stock_full", "auto", "writer_queue"};
   const std::vector<Mix> all(std::begin(kAllMixes), std::end(kAllMixes));
   const std::vector<Mix> writes = {Mix::kTwoTables, Mix::kBlob, Mix::kHotRow};
+  const std::vector<Mix> quick = {Mix::kAppend, Mix::kTwoTables, Mix::kBlob, Mix::kHotRow};
   const std::vector<Mix> paced = {Mix::kUneven, Mix::kBursts};
   const std::vector<Mix> reads = {Mix::kReaders, Mix::kReadersPaced, Mix::kReadersOfNewest};
   switch (extent) {
     case Extent::kQuick:
       return {{{Mix::kInsert}, {"disk"}, {}, {1, 8}},
               {{Mix::kInsert}, {"plus_1ms"}, rivals, {8}},
-              {writes, {"disk"}, rivals, {16}},
+              {quick, {"disk"}, rivals, {16}},
               {paced, {"changing"}, rivals, {8}},
               {reads, {"disk"}, rivals, {32}}};
     case Extent::kDefault:
@@ -100,6 +101,7 @@ std::vector<Block> BlocksOf(Extent extent) {
                {"disk", "plus_1ms"},
                {"stock_normal", "on_each_flush", "group", "rocksdb"},
                {1, 4, 16, 64, 256}},
+              {{Mix::kAppend}, {"disk"}, rivals, {1, 4, 16, 64, 256}},
               {{Mix::kInsert}, {"plus_0.5ms", "plus_5ms", "plus_20ms"}, rivals, {1, 8, 64}},
               {{Mix::kInsert}, {"plus_1ms_serial"}, rivals, {16, 64}},
               {writes, {"disk"}, rivals, {1, 8, 64}},

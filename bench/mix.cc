@@ -8,7 +8,7 @@ namespace {
 
 const char* WriteSql(Mix mix) {
   return mix == Mix::kHotRow ? "UPDATE hot SET n = n + 1 WHERE id = 0"
-                             : "INSERT INTO t VALUES(?1, ?2, ?3)";
+                             : "INSERT INTO t(writer, seq, payload) VALUES(?1, ?2, ?3)";
 }
 
 }  // namespace
@@ -17,6 +17,8 @@ const char* NameOf(Mix mix) {
   switch (mix) {
     case Mix::kInsert:
       return "insert";
+    case Mix::kAppend:
+      return "append";
     case Mix::kTwoTables:
       return "two_tables";
     case Mix::kBlob:
@@ -78,6 +80,11 @@ void CreateTables(Mix mix, sqlite3* db, int writers) {
   if (mix == Mix::kHotRow) {
     Execute(db, "CREATE TABLE hot(id INTEGER PRIMARY KEY, n INTEGER)");
     Execute(db, "INSERT INTO hot VALUES(0, 0)");
+    return;
+  }
+  if (mix == Mix::kAppend) {
+    Execute(db,
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, writer INTEGER, seq INTEGER, payload BLOB)");
     return;
   }
   Execute(db,

@@ -15,7 +15,8 @@
 namespace groupcommit::bench {
 
 enum class Mix : uint8_t {
-  kInsert,          // A row of 100 bytes.
+  kInsert,          // A row of 100 bytes, behind the writer's others in a primary key.
+  kAppend,          // The same behind all others: what SQLite does with a new INTEGER PRIMARY KEY.
   kTwoTables,       // The same, and a count in another table, in one explicit transaction.
   kBlob,            // A row of 10 KB: three pages of the log and more.
   kHotRow,          // Everybody counts up the same row.
@@ -26,9 +27,9 @@ enum class Mix : uint8_t {
   kReadersOfNewest  // The same, but they read the newest row: the least likely to be durable yet.
 };
 
-inline constexpr Mix kAllMixes[] = {Mix::kInsert,  Mix::kTwoTables,    Mix::kBlob,
-                                    Mix::kHotRow,  Mix::kUneven,       Mix::kBursts,
-                                    Mix::kReaders, Mix::kReadersPaced, Mix::kReadersOfNewest};
+inline constexpr Mix kAllMixes[] = {
+    Mix::kInsert, Mix::kAppend, Mix::kTwoTables, Mix::kBlob,         Mix::kHotRow,
+    Mix::kUneven, Mix::kBursts, Mix::kReaders,   Mix::kReadersPaced, Mix::kReadersOfNewest};
 
 const char* NameOf(Mix mix);
 

@@ -98,7 +98,7 @@ TEST_P(WorkloadTest, VerificationNoticesWhatIsWrong) {
     EXPECT_NE(ProblemAfter(result, "UPDATE totals SET n = n - 1 WHERE writer = 3"), "");
     EXPECT_EQ(ProblemAfter(result, "UPDATE totals SET n = n + 1 WHERE writer = 3"), "");
   }
-  EXPECT_NE(ProblemAfter(result, "INSERT INTO t VALUES(12, 0, x'00')"), "");
+  EXPECT_NE(ProblemAfter(result, "INSERT INTO t(writer, seq, payload) VALUES(12, 0, x'00')"), "");
   EXPECT_EQ(ProblemAfter(result, "DELETE FROM t WHERE writer = 12"), "");
   EXPECT_NE(ProblemAfter(result,
                          "UPDATE t SET payload = zeroblob(length(payload)) WHERE (writer, seq)"
