@@ -185,6 +185,7 @@ TEST_F(OtherProcessTest, ACheckpointIsWaitedFor) {
   requests_ = 0;
   EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
   EXPECT_EQ(requests_, 1);
+  EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_SHARED), SQLITE_BUSY) << "sqlite3_snapshot_open()";
   storage_.OpenGate();
   EXPECT_EQ(checkpoint.get(), SQLITE_OK);
 }
@@ -204,6 +205,37 @@ TEST_F(OtherProcessTest, ReadersAreWaitedForOnlyIfSomebodyHasAskedForThat) {
   for (const int lock : {kRead, kWrite, kCheckpoint}) {
     EXPECT_EQ(Unlock(lock, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
   }
+}
+
+// FULL, RESTART and TRUNCATE ask for one lock after the other.
+TEST_F(OtherProcessTest, ACheckpointWaitsOnceForAllItsLocks) {
+  EXPECT_EQ(SetTimeout(20), SQLITE_OK);
+  EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  const int64_t end = queue_->clock().NowNanos() + 20'000'000;
+  while (queue_->clock().NowNanos() < end) std::this_thread::yield();
+  refusals_ = 1'000'000;
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY_TIMEOUT);
+  EXPECT_EQ(requests_, 1);
+  refusals_ = 0;
+  EXPECT_EQ(Unlock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+}
+
+// It is no writer, and must not keep others from closing the hole beneath the process that is one.
+TEST_F(OtherProcessTest, AFailedSyncEndsTheWait) {
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(holder_, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  requests_ = 0;
+  refusals_ = 1'000'000;
+  std::future<int> rc = std::async(std::launch::async, [this] { return WriteLock(60'000); });
+  while (requests_ < 2) std::this_thread::yield();
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(rc.get(), SQLITE_IOERR_FSYNC);
+  refusals_ = 0;
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+  EXPECT_EQ(holder_.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
 }
 
 TEST_F(OtherProcessTest, AnErrorIsHandedOn) {

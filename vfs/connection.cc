@@ -23,7 +23,7 @@ WalIndexHeader Connection::Header() const {
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
-  if (lock_timeout_ms_ != 0) {
+  if (lock_timeout_ms_ != 0 && !Holds(kCheckpointLock)) {  // a checkpoint has one for all its locks
     constexpr int64_t kNanosPerMilli = 1'000'000;
     const int64_t timeout_ms = lock_timeout_ms_ > 0 ? lock_timeout_ms_ : INT_MAX;
     lock_deadline_ = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;

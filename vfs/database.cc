@@ -101,6 +101,7 @@ bool Database::RemoveConnection(sqlite3_file* file) {
   files_.erase(std::remove(files_.begin(), files_.end(), file), files_.end());
   if (!files_.empty()) return false;
   reopened_.store(true, std::memory_order_relaxed);
+  frames_.Forget();
   uri_policy_.reset();
   policy_by_pragma_ = false;
   return true;

@@ -65,9 +65,17 @@ int Connection::ShmLock(int offset, int n, int flags) {
   int rc = BaseShmLock(offset, n, flags);
   if (rc != SQLITE_BUSY || (flags & SQLITE_SHM_LOCK) == 0) return rc;
   const unsigned locks = ((1u << n) - 1) << offset;
+  const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
   constexpr std::chrono::microseconds kPoll(250);
-  const int64_t until = WaitsUntil(locks, (flags & SQLITE_SHM_EXCLUSIVE) != 0);
+  const int64_t until = WaitsUntil(locks, exclusive);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
+    // Who waits here passes for a writer that finds out by himself (CloseHoleBeneathStranger()),
+    // and it may be the fence that has the lock.
+    if (database_->coordinator().failure() != 0) {
+      const int refused = RefuseAfterFailure(locks, exclusive);
+      if (refused != SQLITE_OK) return refused;
+      if (database_->coordinator().failure() != 0) return rc;
+    }
     std::this_thread::sleep_for(kPoll);
     rc = BaseShmLock(offset, n, flags);
   }
@@ -81,8 +89,8 @@ int64_t Connection::WaitsUntil(unsigned locks, bool exclusive) const {
     return exclusive && locks == kWriteLock ? LostRace::SleepsUntil(writer_) : 0;
   }
   // Not for what another connection of ours has: SQLite does not either.
-  const bool is_ours = locks == kCheckpointLock &&
-                       database_->checkpoint_holders().load(std::memory_order_relaxed) > 1;
+  const int others = database_->checkpoint_holders().load(std::memory_order_relaxed) - exclusive;
+  const bool is_ours = locks == kCheckpointLock && others > 0;
   // Nor for readers, but if somebody has asked for that: FULL, RESTART, TRUNCATE.
   const bool is_readers =
       exclusive && (locks & kReadLocks) != 0 && !(Holds(kWriteLock) && Holds(kCheckpointLock));
