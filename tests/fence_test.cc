@@ -1,7 +1,9 @@
 // The fence: where failed commits cannot be taken back, nobody may write until the log is whole.
 #include <sqlite3.h>
 
+#include <atomic>
 #include <string>
+#include <thread>
 
 #include "support/fault_test.h"
 #include "support/log_capture.h"
@@ -40,6 +42,34 @@ class FenceTest : public FaultTest {
 
   Db other_;
 };
+
+// A checkpoint that waits for a commit of ours to end, which then fails: it must not wait for the
+// snapshot that the fence keeps, nor the fence for its lock.
+TEST_F(FenceTest, AFullCheckpointOfOursIsWaiting) {
+  c_.SetBusyTimeout(60'000);
+  const int failed = ledger_.Next();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::atomic<int> refused{0};
+  storage_.SetObserver([&refused](const Call& call) {
+    constexpr int kFirstReadLock = 3;
+    if (call.op == Op::kShmLock && call.offset > kFirstReadLock &&
+        call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)) {
+      ++refused;
+    }
+  });
+  std::future<int> checkpoint = ExecAsync(c_, "PRAGMA wal_checkpoint(FULL)");
+  while (refused == 0) std::this_thread::yield();
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(checkpoint.get(), SQLITE_OK);
+  storage_.SetObserver(nullptr);
+  c_.SetBusyTimeout(0);
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
 
 // No snapshot of ours lets it, but then the failed commits may be in the database file as a half.
 TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {

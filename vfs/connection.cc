@@ -50,7 +50,10 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
   if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0) return kCommitFailed;
   const bool builds_on_log =
       exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
-  return builds_on_log ? kCommitFailed : SQLITE_OK;
+  // A checkpoint that waits for readers would wait for those whose snapshot the fence keeps until
+  // it gets the checkpoint lock (wal.c: walBusyLock()).
+  const bool waits_for_readers = exclusive && Holds(kCheckpointLock) && (locks & kReadLocks) != 0;
+  return builds_on_log || waits_for_readers ? kCommitFailed : SQLITE_OK;
 }
 
 int Connection::BaseShmLock(int offset, int n, int flags) {
