@@ -1,5 +1,6 @@
 // Pages that this process has just written to the log are read from memory, and are those of the
 // log.
+#include <atomic>
 #include <string>
 
 #include "support/fault_test.h"

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <string_view>
 #include <tuple>
 
 #include "support/fault_test.h"
