@@ -24,14 +24,14 @@ class SyncOverlapTest : public ::testing::Test {
   // Of all syncs, as many are under way as may be.
   void Run(int syncs, const Device& device, const SyncOverlap::Load& load) {
     for (int i = 0; i < syncs; i++) {
-      const int most = overlap_.Most(load.in_flight);
-      const bool before = Overlaps(load);
+      const int most = overlap_.Most();
+      const bool before = Overlaps();
       overlap_.Learn(most, most > 1 ? device.beside : device.alone, load, true);
-      switches_ += Overlaps(load) != before;
+      switches_ += Overlaps() != before;
       overlapped_ += before;
     }
   }
-  bool Overlaps(const SyncOverlap::Load& load) const { return overlap_.Most(load.in_flight) > 1; }
+  bool Overlaps() const { return overlap_.Most() > 1; }
 
   static constexpr SyncOverlap::Load kMany{.in_flight = 32, .apart_nanos = 20 * kMicro};
 
@@ -41,14 +41,14 @@ class SyncOverlapTest : public ::testing::Test {
 };
 
 TEST_F(SyncOverlapTest, OneAtATimeUntilItIsKnown) {
-  EXPECT_EQ(overlap_.Most(1000), 1);
+  EXPECT_EQ(overlap_.Most(), 1);
   Run(SyncOverlap::kShortestPause - 1, kParallel, kMany);
-  EXPECT_EQ(overlap_.Most(1000), 1);
+  EXPECT_EQ(overlap_.Most(), 1);
 }
 
 TEST_F(SyncOverlapTest, ADeviceThatServesSeveral) {
   Run(SyncOverlap::kShortestPause + SyncOverlap::kTrial, kParallel, kMany);
-  EXPECT_EQ(overlap_.Most(kMany.in_flight), SyncOverlap::kMost);
+  EXPECT_EQ(overlap_.Most(), SyncOverlap::kMost);
   overlapped_ = 0;
   Run(100'000, kParallel, kMany);
   EXPECT_GT(overlapped_, 97'000) << "trials of the other way are rare";
@@ -58,7 +58,7 @@ TEST_F(SyncOverlapTest, ADeviceThatServesSeveral) {
 TEST_F(SyncOverlapTest, ADeviceThatServesOneAfterTheOther) {
   Run(SyncOverlap::kShortestPause + SyncOverlap::kTrial, kSerial, kMany);
   EXPECT_EQ(switches_, 2) << "it was tried";
-  EXPECT_EQ(overlap_.Most(kMany.in_flight), 1);
+  EXPECT_EQ(overlap_.Most(), 1);
   overlapped_ = 0;
   Run(100'000, kSerial, kMany);
   EXPECT_LT(overlapped_, 3'000);
@@ -76,14 +76,14 @@ TEST_F(SyncOverlapTest, AHopelessTrialEndsSoon) {
 // One fewer takes long than would end it.
 TEST_F(SyncOverlapTest, AFewSlowSyncsDoNotEndATrial) {
   Run(SyncOverlap::kShortestPause, kParallel, kMany);
-  ASSERT_TRUE(Overlaps(kMany));
+  ASSERT_TRUE(Overlaps());
   for (int i = 1; i < SyncOverlap::kFewest; i++) {
     Run(1, kParallel, kMany);
     Run(1, kSerial, kMany);
   }
-  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_TRUE(Overlaps());
   Run(SyncOverlap::kTrial, kParallel, kMany);
-  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_TRUE(Overlaps());
   EXPECT_EQ(switches_, 1);
 }
 
@@ -92,8 +92,25 @@ TEST_F(SyncOverlapTest, NotForAFew) {
   Run(1000, kParallel, {.in_flight = 5, .apart_nanos = 200 * kMicro});
   EXPECT_EQ(switches_, 0);
   Run(2000, kParallel, kMany);
-  EXPECT_EQ(overlap_.Most(kMany.in_flight), SyncOverlap::kMost);
-  EXPECT_EQ(overlap_.Most(5), 1);
+  EXPECT_EQ(overlap_.Most(), SyncOverlap::kMost);
+  Run(50, kParallel, {.in_flight = 5, .apart_nanos = 200 * kMicro});
+  EXPECT_EQ(overlap_.Most(), 1);
+}
+
+TEST_F(SyncOverlapTest, ThatThereAreFewForAMomentChangesNothing) {
+  constexpr SyncOverlap::Load kEight{.in_flight = 8, .apart_nanos = 100 * kMicro};
+  constexpr SyncOverlap::Load kThree{.in_flight = 3, .apart_nanos = 100 * kMicro};
+  Run(5000, kParallel, kEight);
+  ASSERT_TRUE(Overlaps());
+  Run(1, kParallel, kThree);
+  EXPECT_TRUE(Overlaps());
+  const int switches = switches_;
+  for (int i = 0; i < 5000; i++) {
+    Run(1, kParallel, kThree);
+    Run(2, kParallel, kEight);
+  }
+  EXPECT_TRUE(Overlaps());
+  EXPECT_LE(switches_ - switches, 2 * 15'000 / SyncOverlap::kLongestPause + 2) << "only trials";
 }
 
 TEST_F(SyncOverlapTest, NotForShortSyncs) {
@@ -115,26 +132,26 @@ TEST_F(SyncOverlapTest, NotWhereCommitsTakeLongerThanTheirSyncs) {
 
 TEST_F(SyncOverlapTest, NoticesThatTheDeviceHasChanged) {
   Run(5000, kParallel, kMany);
-  ASSERT_TRUE(Overlaps(kMany));
+  ASSERT_TRUE(Overlaps());
   constexpr int kSoon = SyncOverlap::kLongestPause + 2 * SyncOverlap::kTrial;
   Run(kSoon, kSerial, kMany);
-  EXPECT_FALSE(Overlaps(kMany));
+  EXPECT_FALSE(Overlaps());
   Run(5000, kSerial, kMany);
   Run(kSoon, kParallel, kMany);
-  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_TRUE(Overlaps());
   Run(40, {100 * kMicro, 100 * kMicro}, kMany);
-  EXPECT_FALSE(Overlaps(kMany)) << "short syncs need no trial";
+  EXPECT_FALSE(Overlaps()) << "short syncs need no trial";
 }
 
 TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
   Run(5000, kParallel, kMany);
-  ASSERT_TRUE(Overlaps(kMany));
+  ASSERT_TRUE(Overlaps());
   const int switches = switches_;
   for (int i = 0; i < 20; i++) {
     Run(500, kParallel, kMany);
     Run(1, {8'000 * kMilli, 8'000 * kMilli}, kMany);
   }
-  EXPECT_TRUE(Overlaps(kMany));
+  EXPECT_TRUE(Overlaps());
   EXPECT_LE(switches_ - switches, 2 * 10'000 / SyncOverlap::kLongestPause + 2) << "only trials";
 }
 
@@ -142,7 +159,7 @@ TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
 TEST_F(SyncOverlapTest, ATrialWithoutCompanyIsNone) {
   for (int i = 0; i < 5000; i++) overlap_.Learn(1, 2 * kMilli, kMany, true);
   Run(SyncOverlap::kTrial, kSerial, kMany);
-  EXPECT_FALSE(Overlaps(kMany));
+  EXPECT_FALSE(Overlaps());
 }
 
 TEST_F(SyncOverlapTest, NotWhereTheyAreNotIndependent) {
@@ -152,9 +169,9 @@ TEST_F(SyncOverlapTest, NotWhereTheyAreNotIndependent) {
     overlap_.Learn(1, 2 * kMilli, kMany, false);
   }
   EXPECT_TRUE(overlap_.is_wanted());
-  EXPECT_FALSE(Overlaps(kMany));
+  EXPECT_FALSE(Overlaps());
   overlap_.Learn(1, 2 * kMilli, kMany, true);
-  EXPECT_TRUE(Overlaps(kMany)) << "as soon as they are";
+  EXPECT_TRUE(Overlaps()) << "as soon as they are";
   EXPECT_TRUE(overlap_.is_wanted());
   Run(SyncOverlap::kTrial, kSerial, kMany);
   EXPECT_FALSE(overlap_.is_wanted()) << "it does not pay";
@@ -162,9 +179,9 @@ TEST_F(SyncOverlapTest, NotWhereTheyAreNotIndependent) {
 
 TEST_F(SyncOverlapTest, Always) {
   overlap_ = SyncOverlap::Always();
-  EXPECT_EQ(overlap_.Most(1), SyncOverlap::kMost);
+  EXPECT_EQ(overlap_.Most(), SyncOverlap::kMost);
   Run(5000, kSerial, kMany);
-  EXPECT_EQ(overlap_.Most(1), SyncOverlap::kMost);
+  EXPECT_EQ(overlap_.Most(), SyncOverlap::kMost);
 }
 
 }  // namespace

@@ -100,13 +100,13 @@ Lsn Coordinator::CompanyWanted() const {
 // How many syncs may be under way at a time for those that wait.
 int Coordinator::MostLeaders() const {
   if (policy_.kind != FlushPolicy::Kind::kAuto) return 1;
-  return overlap_.Most(static_cast<int64_t>(in_flight_));
+  return overlap_.Most();
 }
 
 // The commits in flight are in as many groups as there may be syncs under way.
 Lsn Coordinator::GroupSize() const {
   const auto groups = static_cast<Lsn>(MostLeaders());
-  return groups == 1 ? in_flight_ : std::max<Lsn>((in_flight_ + groups - 1) / groups, 2);
+  return std::min(in_flight_, std::max<Lsn>((in_flight_ + groups - 1) / groups, 2));
 }
 
 // Without a wait, writers that were served by one sync and those that came while it ran take turns

@@ -31,12 +31,16 @@ bool Pays(int64_t nanos_alone, int64_t nanos_beside, const SyncOverlap::Load& lo
 
 }  // namespace
 
-int SyncOverlap::Most(int64_t in_flight) const {
-  return always_ || (overlaps_ && in_flight >= kFewestInFlight) ? kMost : 1;
+int SyncOverlap::Most() const {
+  return always_ || (overlaps_ && in_flight_ >= kFewestInFlight) ? kMost : 1;
 }
 
-void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& load, bool independent) {
+void SyncOverlap::Learn(int under_way, int64_t nanos, const Load& now, bool independent) {
+  constexpr int64_t kForgets = 8;
   if (always_) return;
+  // Where groups of two sync, there are fewer in flight now and then, by chance.
+  in_flight_ = std::max(now.in_flight, in_flight_ - (in_flight_ + kForgets - 1) / kForgets);
+  const Load load = {.in_flight = in_flight_, .apart_nanos = now.apart_nanos};
   syncs_ = std::min(syncs_ + 1, kLongestPause);
   if ((under_way > 1) == overlaps_) {
     samples_ = std::min(samples_ + 1, kTrial);

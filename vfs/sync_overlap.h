@@ -29,8 +29,8 @@ class SyncOverlap {
     int64_t apart_nanos = 0;  // how far apart they come after a sync
   };
 
-  // How many syncs may be under way at a time with so many commits in flight.
-  int Most(int64_t in_flight) const;
+  // How many syncs may be under way at a time.
+  int Most() const;
 
   // A sync has taken `nanos`; when it began, `under_way` of those that share were, with itself.
   // They may overlap only if they are `independent`.
@@ -60,6 +60,7 @@ class SyncOverlap {
   int samples_ = 0;  // those of them that began as overlaps_ says
   int slow_ = 0;     // and, in a trial of that, took much longer than alone
   int pause_ = kShortestPause;
+  int64_t in_flight_ = 0;     // the most of late
   int64_t nanos_alone_ = 0;   // that a sync takes; smoothed
   int64_t nanos_beside_ = 0;  // and one beside others
 };
