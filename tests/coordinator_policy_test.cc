@@ -10,36 +10,16 @@
 namespace groupcommit::testing {
 namespace {
 
-class CoordinatorPolicyTest : public CoordinatorFixture {
- protected:
-  // Nobody else commits during its sync, of a millisecond.
-  void LoneCommit() {
-    log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
-    EXPECT_EQ(Wait(Commit()), 0);
-    log_.SetDuringSync(nullptr);
-  }
-
-  // Leads a sync of `sync_nanos` while which all of `commits` are in flight: one that it covers and
-  // those that come while it runs, `apart` from each other, and wait for the next. Leaves log_
-  // holding.
-  void Flight(int commits, int64_t sync_nanos, int64_t apart = 0) {
-    log_.HoldSyncs();
-    const size_t calls_before = log_.calls();
-    BackgroundCall& leader = StartWait(Commit());
-    ASSERT_TRUE(log_.AwaitCalls(calls_before + 1));
-    for (int i = 1; i < commits; i++) {
-      clock_.Advance(apart);
-      StartWait(Commit()).AwaitParked();
-    }
-    clock_.Advance(sync_nanos - apart * (commits - 1));
-    log_.Finish(calls_before);
-    ASSERT_EQ(leader.Result(), 0);
-  }
-};
+using CoordinatorPolicyTest = CoordinatorFixture;
 
 TEST_F(CoordinatorPolicyTest, OnEachFlushNeverWaits) {
   coordinator_.SetPolicy(FlushPolicy{});
-  Flight(4, kMillisecond);
+  log_.HoldSyncs();
+  StartWait(Commit());
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  for (int i = 0; i < 3; i++) StartWait(Commit()).AwaitParked();
+  clock_.Advance(kMillisecond);
+  log_.Finish(0);
   ASSERT_TRUE(log_.AwaitCalls(2));
   EXPECT_EQ(log_.call(1).through, 4u);
   EXPECT_EQ(clock_.waits(), 0);
@@ -265,135 +245,6 @@ TEST_F(CoordinatorPolicyTest, AWindowCutShortHasNotExpired) {
   EXPECT_EQ(leader.Result(), 0);
   EXPECT_EQ(stats_.windows_filled.Get(), 0);
   EXPECT_EQ(stats_.windows_expired.Get(), 0);
-}
-
-TEST_F(CoordinatorPolicyTest, AutoNeverWaitsForALoneCommitter) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
-  for (int i = 0; i < 10; i++) EXPECT_EQ(Wait(Commit()), 0);
-  EXPECT_EQ(clock_.waits(), 0);
-  EXPECT_EQ(log_.calls(), 10u);
-}
-
-TEST_F(CoordinatorPolicyTest, AutoWaitsForAsManyAsWereInFlight) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  Flight(5, kMillisecond);
-  // Four wait; the one that was just served may come back.
-  EXPECT_TRUE(KeepsWaiting());
-  EXPECT_EQ(log_.calls(), 1u);
-  BackgroundCall& back = StartWait(Commit());
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  EXPECT_EQ(log_.call(1).through, 6u);
-  log_.Finish(1);
-  EXPECT_EQ(back.Result(), 0);
-  EXPECT_EQ(stats_.windows_filled.Get(), 1);
-  EXPECT_EQ(stats_.windows_expired.Get(), 0);
-}
-
-TEST_F(CoordinatorPolicyTest, AutoGivesUpAfterAFractionOfASync) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  Flight(5, kMillisecond);
-  ASSERT_TRUE(KeepsWaiting());
-  const int64_t window = clock_.NanosLeft();
-  EXPECT_GT(window, 0);
-  EXPECT_LT(window, kMillisecond);
-  clock_.Advance(window - 1);
-  EXPECT_TRUE(KeepsWaiting());
-  EXPECT_EQ(log_.calls(), 1u);
-  clock_.Advance(1);
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  EXPECT_EQ(log_.call(1).through, 5u);
-  EXPECT_EQ(stats_.windows_filled.Get(), 0);
-  EXPECT_EQ(stats_.windows_expired.Get(), 1);
-}
-
-// Two groups that take turns serve them better: while one syncs, the other writes.
-TEST_F(CoordinatorPolicyTest, AutoDoesNotWaitForWritersThatTakeLongerThanASync) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  LoneCommit();
-  Flight(5, 2 * kMillisecond, kMillisecond / 3);
-  ASSERT_TRUE(log_.AwaitCalls(3));
-  EXPECT_EQ(log_.call(2).through, 6u);
-  EXPECT_EQ(clock_.waits(), 0);
-}
-
-TEST_F(CoordinatorPolicyTest, AutoWaitsForWritersThatTakeLessThanASync) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  LoneCommit();
-  Flight(5, 2 * kMillisecond, kMillisecond / 6);
-  EXPECT_TRUE(KeepsWaiting());
-  EXPECT_EQ(log_.calls(), 2u);
-}
-
-// Pauses are no measure of how fast writers come.
-TEST_F(CoordinatorPolicyTest, AutoMakesNothingOfAPause) {
-  constexpr int64_t kHour = int64_t{3600} * 1'000 * kMillisecond;
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  LoneCommit();
-  clock_.Advance(kHour);
-  LoneCommit();
-  clock_.Advance(kHour);
-  Flight(5, 2 * kMillisecond, kMillisecond / 10);
-  EXPECT_TRUE(KeepsWaiting());
-}
-
-// Some writers take their time. The others do not wait for them, as soon as that costs them more
-// than it is worth.
-TEST_F(CoordinatorPolicyTest, AutoIsTheLessPatientTheMoreWait) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  Commit();
-  Flight(4, kMillisecond);  // five in flight, of which three wait
-  ASSERT_TRUE(KeepsWaiting());
-  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 3);
-  clock_.Advance(kMillisecond / 5);
-  Commit();
-  clock_.Advance(kMillisecond / 3 - kMillisecond / 5);
-  ASSERT_TRUE(KeepsWaiting());
-  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 5 + kMillisecond / 4 - kMillisecond / 3);
-  clock_.Advance(clock_.NanosLeft());
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  EXPECT_EQ(log_.call(1).through, 6u);
-  EXPECT_EQ(stats_.windows_expired.Get(), 1);
-}
-
-// Who keeps the window has to learn of it while it sleeps.
-TEST_F(CoordinatorPolicyTest, AutoLosesPatienceWhileMoreCome) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  for (int i = 0; i < 7; i++) Commit();
-  Flight(2, kMillisecond);  // nine in flight, of which one waits
-  ASSERT_TRUE(KeepsWaiting());
-  EXPECT_EQ(clock_.NanosLeft(), kMillisecond / 2) << "all that there may be";
-  for (int i = 0; i < 6; i++) Commit();
-  StartWait(Commit()).AwaitParked();
-  clock_.Advance(kMillisecond / 4);
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  EXPECT_EQ(log_.call(1).through, 16u);
-}
-
-TEST_F(CoordinatorPolicyTest, AutoStopsWaitingWhenTheOthersHaveGone) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  Flight(8, kMillisecond);
-  clock_.RunFree();
-  log_.ReleaseAll();
-  for (BackgroundCall& call : calls_) EXPECT_EQ(call.Result(), 0);
-  for (int i = 0; i < 4; i++) EXPECT_EQ(Wait(Commit()), 0);
-  const int waits = clock_.waits();
-  for (int i = 0; i < 10; i++) EXPECT_EQ(Wait(Commit()), 0);
-  EXPECT_EQ(clock_.waits(), waits);
-}
-
-// What one sync took lately counts, not what syncs took long ago.
-TEST_F(CoordinatorPolicyTest, AutoFollowsTheTimeOfASync) {
-  coordinator_.SetPolicy(FlushPolicy::Auto());
-  int64_t sync_nanos = 20 * kMillisecond;
-  log_.SetDuringSync([&] { clock_.Advance(sync_nanos); });
-  EXPECT_EQ(Wait(Commit()), 0);
-  sync_nanos = 100 * kMicrosecond;
-  for (int i = 0; i < 100; i++) EXPECT_EQ(Wait(Commit()), 0);
-  Flight(3, sync_nanos);
-  ASSERT_TRUE(clock_.AwaitSleeper());
-  EXPECT_LE(clock_.NanosLeft(), sync_nanos);
-  log_.SetDuringSync(nullptr);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ void Coordinator::OpenWindow(Waiter* keeper) {
 // The caller leads, as the company is complete.
 void Coordinator::TakeOver() {
   stats_->windows_filled.Add();
+  company_came_ = true;
   std::exchange(keeper_, nullptr)->Set(Waiter::kFollowing);
 }
 
@@ -63,6 +64,7 @@ void Coordinator::KeepWindow(Waiter* self) {
     self->dozes = false;
   } else {
     stats_->windows_expired.Add();
+    company_came_ = false;
     EndWindow();
   }
 }
@@ -119,14 +121,22 @@ bool Coordinator::PaysToWait() const {
 
 int64_t Coordinator::WindowNanos() const {
   constexpr int64_t kNanosPerMicro = 1000;
+  constexpr int64_t kTimeToSleepNanos = 400'000;
   if (policy_.kind == FlushPolicy::Kind::kGroup) return policy_.max_wait_us * kNanosPerMicro;
-  return sync_nanos_ / 2;
+  const int64_t usual = sync_nanos_ / 2;
+  return IsForOneMore() ? std::max(usual, std::min(4 * sync_nanos_, kTimeToSleepNanos)) : usual;
 }
+
+// Does a window wait for a second writer, who came in time for the last one? Its keeper is better
+// asleep, for which there is no time in a short one.
+bool Coordinator::IsForOneMore() const { return in_flight_ < kFew && company_came_; }
 
 // One more commit in the batch is spared a sync's time, and all that wait for it lose what it takes
 // to come: it is worth that only if it takes less than their part of a sync.
 int64_t Coordinator::PatienceEnds() const {
-  if (policy_.kind != FlushPolicy::Kind::kAuto) return std::numeric_limits<int64_t>::max();
+  if (policy_.kind != FlushPolicy::Kind::kAuto || IsForOneMore()) {
+    return std::numeric_limits<int64_t>::max();
+  }
   const auto pending = static_cast<int64_t>(std::max<Lsn>(appended() - CoveredThrough(), 1));
   const int64_t last = std::max(window_begun_at_, last_append_at_.load(std::memory_order_relaxed));
   return last + sync_nanos_ / pending;
@@ -163,11 +173,9 @@ int64_t Coordinator::GiveWay(int64_t now) {
 }
 
 // Until when a follower gives way to others rather than parks. An idle processor may take longer to
-// wake up than a short sync takes. It is of no use to a single one, though: where two take turns,
-// the other processor has to serve the disk.
+// wake up than a short sync takes.
 int64_t Coordinator::YieldsUntil() const {
   constexpr int64_t kShortSyncNanos = 300'000;
-  constexpr Lsn kFew = 3;
   if (in_flight_ < kFew || sync_nanos_ > kShortSyncNanos) return 0;
   const int64_t now = clock_->NowNanos();
   return MayGiveWay(now) ? now + 2 * sync_nanos_ : 0;

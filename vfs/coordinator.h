@@ -167,6 +167,10 @@ class Coordinator {
   bool Resume() EXCLUDES(mutex_);
 
  private:
+  // With fewer commits under way, the processor that would be idle serves the disk, and a thread
+  // that waits does so asleep.
+  static constexpr Lsn kFew = 3;
+
   // What a thread waits for: a commit that somebody may take away, or one of those that are only
   // counted.
   struct Goal {
@@ -240,6 +244,7 @@ class Coordinator {
   Lsn CompanyWanted() const REQUIRES(mutex_);
   bool PaysToWait() const REQUIRES(mutex_);
   int64_t WindowNanos() const REQUIRES(mutex_);
+  bool IsForOneMore() const REQUIRES(mutex_);
   int64_t PatienceEnds() const REQUIRES(mutex_);
   int64_t YieldsUntil() const REQUIRES(mutex_);
   int MostLeaders() const REQUIRES(mutex_);
@@ -299,7 +304,8 @@ class Coordinator {
   Lsn window_full_at_ GUARDED_BY(mutex_) = 0;
   Lsn next_look_at_ GUARDED_BY(mutex_) = 0;
   int64_t window_begun_at_ GUARDED_BY(mutex_) = 0;
-  std::atomic<int64_t> window_ends_at_{0};  // stored with the mutex held
+  bool company_came_ GUARDED_BY(mutex_) = false;  // into the last one, before its time was up
+  std::atomic<int64_t> window_ends_at_{0};        // stored with the mutex held
 
   // What `auto` has learned.
   Lsn in_flight_ GUARDED_BY(mutex_) = 0;         // commits under way at the end of the last sync
