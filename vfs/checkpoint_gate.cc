@@ -4,6 +4,7 @@
 #include <chrono>
 #include <limits>
 #include <thread>
+#include <utility>
 
 namespace groupcommit {
 namespace {
@@ -61,6 +62,30 @@ bool CheckpointGate::Await(const std::atomic<int>& count, int rest, int64_t dead
     }
   }
   return true;
+}
+
+// Release, here and below: whoever sees a count go down sees released what was held.
+void GateCounts::BeginWrite() {
+  if (std::exchange(is_writer_, true)) return;
+  gate_->writers().fetch_add(1, std::memory_order_relaxed);
+  EndSnapshot();
+}
+
+void GateCounts::EndWrite() {
+  if (!std::exchange(is_writer_, false)) return;
+  is_leaving_ = true;
+  gate_->leaving().fetch_add(1, std::memory_order_relaxed);
+  gate_->writers().fetch_sub(1, std::memory_order_release);
+}
+
+void GateCounts::EndSnapshot() {
+  if (!std::exchange(is_leaving_, false)) return;
+  gate_->leaving().fetch_sub(1, std::memory_order_release);
+}
+
+void GateCounts::SetReadsLog(bool reads_log) {
+  if (std::exchange(reads_log_, reads_log) == reads_log) return;
+  gate_->log_readers().fetch_add(reads_log ? 1 : -1, std::memory_order_release);
 }
 
 }  // namespace groupcommit

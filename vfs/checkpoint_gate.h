@@ -39,7 +39,7 @@ class CheckpointGate {
 
   // Connections from taking the write lock to the end of the wait for their commit; those that have
   // still to give up their snapshot after that, which a SELECT may keep open for long; and those
-  // whose snapshot includes frames of the log.
+  // whose snapshot includes frames of the log. See GateCounts.
   std::atomic<int>& writers() { return writers_; }
   std::atomic<int>& leaving() { return leaving_; }
   std::atomic<int>& log_readers() { return log_readers_; }
@@ -76,6 +76,35 @@ class CheckpointGate {
   uint32_t due_at_ GUARDED_BY(mutex_) = 0;     // frames
   uint64_t committer_ GUARDED_BY(mutex_) = 0;  // of one of them, 0 if there was none
   bool several_ GUARDED_BY(mutex_) = false;    // committers
+};
+
+// What one connection is counted as. Used by one thread at a time.
+class GateCounts {
+ public:
+  explicit GateCounts(CheckpointGate* gate) : gate_(gate) {}
+  GateCounts(const GateCounts&) = delete;
+  GateCounts& operator=(const GateCounts&) = delete;
+
+  // It has taken the write lock; does nothing if it is counted already.
+  void BeginWrite();
+  // It has released that, and its commit is settled: only the snapshot is left, perhaps not for
+  // long.
+  void EndWrite();
+  // That is gone, too.
+  void EndSnapshot();
+  // Its snapshot includes frames of the log, or no longer does.
+  void SetReadsLog(bool reads_log);
+
+  // Its part of the gate's.
+  int writers() const { return is_writer_; }
+  int leaving() const { return is_leaving_; }
+  int log_readers() const { return reads_log_; }
+
+ private:
+  CheckpointGate* const gate_;
+  bool is_writer_ = false;
+  bool is_leaving_ = false;
+  bool reads_log_ = false;
 };
 
 }  // namespace groupcommit

@@ -1,25 +1,64 @@
 #include "connection.h"
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
 #include <cstring>
-#include <new>
 
 #include "sync_strength.h"
 
 namespace groupcommit {
+namespace {
+
+WriteQueue::Writer NewWriter() {
+  static std::atomic<WriteQueue::Writer> last{WriteQueue::kNobody};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+}  // namespace
+
+Connection::Connection(Database* database, sqlite3_file* main, const char* name)
+    : database_(database),
+      main_(main),
+      name_(name),
+      writer_(NewWriter()),
+      counts_(&database->gate()),
+      flusher_errors_(database->flusher().errors()) {}
 
 // SQLite discards its page cache after an I/O error only (pager.c: pager_error()), and takes
 // SQLITE_NOTFOUND from COMMIT_PHASETWO for success.
 int Connection::AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : kCommitFailed; }
 
-bool Connection::HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
+// ---- Locks ----
 
-WalIndexHeader Connection::Header() const {
-  return wal_index_ != nullptr ? WalIndexHeader::Load(wal_index_) : WalIndexHeader{};
+int Connection::ShmLock(int offset, int n, int flags) {
+  const LockRequest request = {offset, n, flags};
+  return (flags & SQLITE_SHM_LOCK) != 0 ? Lock(request) : Unlock(request);
 }
 
-// ---- Locks ----
+int Connection::Lock(const LockRequest& request) {
+  const unsigned locks = request.locks();
+  const bool exclusive = request.exclusive();
+  int rc = BeforeLock(locks, exclusive);
+  if (rc != SQLITE_OK) return rc;
+  rc = AskBaseUntilDeadline(request);
+  if (rc == SQLITE_OK) {
+    OnLocked(locks, exclusive);
+  } else {
+    OnRefused(locks, exclusive);
+  }
+  return rc;
+}
+
+int Connection::Unlock(const LockRequest& request) {
+  const unsigned locks = request.locks();
+  const bool exclusive = request.exclusive();
+  const unsigned released = BeforeUnlock(locks, exclusive);
+  // SQLite releases the write lock and its snapshot each by itself, so that it is all or nothing.
+  const int rc = released == locks ? AskBase(request) : SQLITE_OK;
+  AfterUnlock(locks, exclusive);
+  return rc;
+}
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
   LostRace::Pass();
@@ -56,27 +95,26 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
   return builds_on_log || waits_for_readers ? kCommitFailed : SQLITE_OK;
 }
 
-int Connection::BaseShmLock(int offset, int n, int flags) {
-  const auto lock_or_unlock = [=, this] {
-    return main_->pMethods->xShmLock(main_, offset, n, flags);
+int Connection::AskBase(const LockRequest& request) {
+  const auto ask = [this, &request] {
+    return main_->pMethods->xShmLock(main_, request.offset, request.n, request.flags);
   };
   Fence& fence = database_->fence();
   if (fence.IsHeldThrough(main_)) {
     MutexLock lock(fence.mutex());
-    if (flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) && fence.GiveBackReadLock(main_, offset)) {
-      return SQLITE_OK;
-    }
-    return lock_or_unlock();
+    const bool is_read_lock = request.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+    return is_read_lock && fence.GiveBackReadLock(main_, request.offset) ? SQLITE_OK : ask();
   }
   // The unix VFS has a mutex for all connections to a database (os_unix.c: unixShmLock()), and a
   // commit asks four times or more. To fall asleep for it takes longer than what it is held for.
   SpinGuard guard(&database_->shm_lock());
-  return lock_or_unlock();
+  return ask();
 }
 
 void Connection::OnLocked(unsigned locks, bool exclusive) {
   (exclusive ? exclusive_ : shared_) |= locks;
-  CountIn();
+  if (Holds(kWriteLock)) counts_.BeginWrite();
+  counts_.SetReadsLog((shared_ & kLogReadLocks) != 0);
   if (!exclusive && (locks & kReadLocks) != 0) {
     just_committed_ = false;
     NoteSnapshot();
@@ -86,14 +124,11 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   const WalIndexHeader header = Header();
   database_->OnWriteLocked(header.words());
   header_at_lock_ = header;
-  change_at_lock_ = header.change();
   failures_at_lock_ = database_->coordinator().failures();
-  log_written_ = false;
-  last_write_ = LastWrite::kOther;
-  page1_frame_ = 0;
-  schema_may_change_ = false;
+  writes_.OnBegin();
+  page1_.OnBegin();
   // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
-  const bool is_new = HoldsReadLock() && change_at_lock_ == change_at_snapshot_;
+  const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
   if (is_new || Holds(kCheckpointLock)) LostRace::Forget(writer_);
   if (refused_since_ != 0) {
     database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
@@ -103,21 +138,21 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   }
 }
 
+// Returns the locks of `locks` that the base VFS is to release.
 unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
   Coordinator& coordinator = database_->coordinator();
   if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
     // Still under the write lock, so that the header is ours if there was a commit.
     const WalIndexHeader header = Header();
     database_->OnWriteUnlocking(header.words());
-    if (header.change() == change_at_lock_) {
+    if (header.change() == header_at_lock_.change()) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
       counted_ = 0;
-      commit_written_ = false;
       left_to_flusher_ = false;
-      last_write_ = LastWrite::kOther;
+      writes_.OnRollBack();
       frames_.Clear();
-      if (page1_frame_ != 0) page1_known_ = false;
+      if (writes_.page1_frame() != 0) page1_.OnRollBack();
     } else {
       just_committed_ = true;
       CountCommit();
@@ -147,7 +182,11 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   const unsigned ended = exclusive ? locks & exclusive_ : 0;
   const bool ended_write = (ended & kWriteLock) != 0;
   (exclusive ? exclusive_ : shared_) &= ~locks;
-  CountOut();
+  if (!Holds(kWriteLock) && !HoldsReadLock()) {
+    counts_.EndWrite();
+    counts_.EndSnapshot();
+  }
+  counts_.SetReadsLog((shared_ & kLogReadLocks) != 0);
   CountHolder(ended, -1);
   if (ended_write) ReturnTurn();
   // A write transaction that changed nothing leaves the pages that it read in the cache, where the
@@ -168,11 +207,11 @@ int Connection::SyncLog(int flags) {
   }
   const bool ends_commit = EndsCommit();
   const bool defer = ends_commit && MayDefer();
-  if (last_write_ == LastWrite::kCommitFrame) {
+  if (writes_.EndsCommit()) {
     database_->stats().commits.Add();
     CountCommit();
   }
-  last_write_ = LastWrite::kOther;
+  writes_.OnSync();
   if (ends_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
   if (defer) return DeferSync(flags);
   requested_flags_ = flags;
@@ -187,7 +226,7 @@ int Connection::SyncLog(int flags) {
 
 int Connection::FailCommit(int error) {
   counted_ = 0;
-  commit_written_ = false;
+  writes_.OnRollBack();
   return Fail(error);
 }
 
@@ -197,8 +236,7 @@ bool Connection::EndsCommit() const {
   // whose sync orders a restart (wal.c: walFrames(), syncHeader); frames rewritten by
   // walRewriteChecksums() after the commit frame; a sync in the middle of a page, without powersafe
   // overwrite.
-  if (last_write_ != LastWrite::kCommitFrame || page_size_written_ != Header().page_size())
-    return false;
+  if (!writes_.EndsCommit(Header().page_size())) return false;
   // Without the lock SQLite is in exclusive locking mode, or closing; with the checkpoint lock too
   // it runs a FULL, RESTART or TRUNCATE checkpoint.
   return Holds(kWriteLock) && !Holds(kCheckpointLock);
@@ -207,7 +245,7 @@ bool Connection::EndsCommit() const {
 // May the sync of a commit wait until the write lock is released? When unsure: no.
 bool Connection::MayDefer() const {
   // A schema that is taken back would stay in the caches of other connections.
-  if (schema_may_change_) return false;
+  if (page1_.schema_may_change()) return false;
   if (database_->syncs_on_each_flush()) return false;
   if (database_->coordinator().appended() - database_->coordinator().durable() >=
       CommitLog::kCapacity) {
@@ -241,14 +279,14 @@ int Connection::DeferSync(int flags) {
   }
   // The header is that of the commit before this one, or of the empty log that was just restarted.
   const WalIndexHeader before = Header();
-  change_at_lock_ = before.change();  // recovery may have changed it since the lock was taken
+  header_at_lock_ = before;  // recovery may have changed it since
   LogCommit commit;
   commit.first = before.last_frame() + 1;
   commit.can_undo = true;
   commit.before = before.words();
-  commit.header = page1_frame_;
+  commit.header = writes_.page1_frame();
   commit.strength = StrengthOf(flags);
-  std::memcpy(commit.salts, frame_header_.salts, sizeof(commit.salts));
+  std::memcpy(commit.salts, writes_.salts(), sizeof(commit.salts));
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);
   if (lsn == 0) return kCommitFailed;
@@ -294,7 +332,7 @@ int Connection::WaitForCommit() {
   const int rc = WaitForDurable();
   if (just_committed_) committed_at_ = database_->clock().NowNanos();
   EndCommit(rc == SQLITE_OK);
-  CountLeaving();
+  if (!Holds(kWriteLock)) counts_.EndWrite();
   return rc;
 }
 
@@ -320,96 +358,6 @@ int Connection::WaitForDurable() {
   if (cached) stale_cache_ = true;
   snapshot_ = std::max(snapshot_, target);  // what SQLite sees is no more
   return Fail(AsIoError(rc));
-}
-
-// ---- Readers ----
-
-// Which pending commits does the snapshot include that SQLite has just taken? It reads the header
-// before and compares it after it has the lock (wal.c: walTryBeginRead()), so that both see the
-// same.
-void Connection::NoteSnapshot() {
-  Coordinator& coordinator = database_->coordinator();
-  snapshot_ = 0;
-  chain_ = 0;
-  if (wal_index_ == nullptr) return;
-  const Lsn durable = coordinator.durable();
-  const Lsn appended = coordinator.appended();
-  const WalIndexHeader header = Header();
-  change_at_snapshot_ = header.change();
-  NoteFrames(header);
-  if (durable >= appended) return;
-  snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, appended).lsn;
-}
-
-// A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.
-int Connection::BeforeRead() {
-  if (snapshot_ == 0 || !database_->coordinator().HasFailed(snapshot_)) return SQLITE_OK;
-  if (!Holds(kWriteLock)) DropSnapshot();
-  return kCommitFailed;
-}
-
-int Connection::BeforeLogRead(int size, int64_t offset) {
-  Coordinator& coordinator = database_->coordinator();
-  // In this order: a commit that is visible to this read has been appended before; and one that is
-  // taken back moves `durable` past it, so that the snapshot is looked at afterwards.
-  const Lsn durable = coordinator.durable();
-  const Lsn appended = coordinator.appended();
-  const int refused = BeforeRead();
-  if (refused != SQLITE_OK) return refused;
-  if (Holds(kCheckpointLock) && coordinator.failure() != 0) return Fail(kCommitFailed);
-  if (durable >= appended) return SQLITE_OK;
-  // Checkpoints read what they have synced themselves; recovery reads under the write lock; the
-  // header tells nothing.
-  if (!HoldsReadLock() || Holds(kCheckpointLock) || offset < kWalHeaderSize) return SQLITE_OK;
-  const int page_size = Header().page_size();
-  const uint32_t frame = FrameAt(offset, page_size != 0 ? page_size : size);
-  const CommitLog::Owner owner = database_->commits().OwnerOf(frame, durable, appended);
-  // A pending page 1 tells nothing but sizes; every writer reads it before it asks for the write
-  // lock.
-  if (owner.lsn == 0 || (owner.is_header && coordinator.failure() == 0)) return SQLITE_OK;
-  if (Holds(kWriteLock)) {
-    // A writer may build on pending commits: its own commit is durable only after them.
-    undurable_read_ = std::max(undurable_read_, owner.lsn);
-    return SQLITE_OK;
-  }
-  // Frames that were found in the log: nobody else will sync them, and a read-only connection need
-  // not be able to.
-  if (log_is_read_only_ && !database_->commits().Get(owner.lsn).can_undo) return SQLITE_OK;
-  return WaitForReader(owner.lsn);
-}
-
-int Connection::WaitForReader(Lsn lsn) {
-  database_->stats().reader_waits.Add();
-  const int64_t start = database_->clock().NowNanos();
-  const int rc = database_->coordinator().WaitDurable(lsn, this);
-  database_->stats().reader_wait.Record(database_->clock().NowNanos() - start);
-  if (rc == SQLITE_OK) return SQLITE_OK;
-  DropSnapshot();
-  return AsIoError(rc);
-}
-
-// ---- Page 1 ----
-
-void Connection::OnPageRead(const void* data, int size) {
-  // Only what goes to the page cache: not a checkpoint's or recovery's reads, which may be of an
-  // old one.
-  if (!HoldsReadLock() || Holds(kCheckpointLock) || !LooksLikePage1(data, size)) return;
-  if (size != page1_size_) {
-    page1_.reset(new (std::nothrow) uint8_t[static_cast<size_t>(size)]);
-    page1_size_ = page1_ != nullptr ? size : 0;
-  }
-  page1_known_ = page1_ != nullptr;
-  if (page1_known_) std::memcpy(page1_.get(), data, static_cast<size_t>(size));
-}
-
-void Connection::OnPage1Written(const uint8_t* page, int size) {
-  if (page1_known_ && size == page1_size_) {
-    if (!SamePage1ButSizes(page1_.get(), page, size)) schema_may_change_ = true;
-    std::memcpy(page1_.get(), page, static_cast<size_t>(size));
-  } else {
-    schema_may_change_ = true;
-    page1_known_ = false;
-  }
 }
 
 }  // namespace groupcommit

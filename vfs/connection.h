@@ -3,7 +3,7 @@
 // The main file and the log of a connection report here what SQLite does to them, and ask what to
 // do. In the order of a commit (design in README.md, "How it works"):
 //
-//   OnLocked(WRITE)      the write lock is ours
+//   OnLocked(WRITE)      the write lock is ours (ShmLock)
 //   WriteLog             frame headers and pages go to the log
 //   SyncLog              SQLite asks for the sync: it is deferred here, or done at once
 //   BeforeUnlock(WRITE)  the commit is visible to others now, and the next writer may start
@@ -22,6 +22,8 @@
 #include "coordinator.h"
 #include "database.h"
 #include "frame_buffer.h"
+#include "log_writes.h"
+#include "page1.h"
 #include "sqlite.h"
 #include "wal_format.h"
 #include "write_queue.h"
@@ -55,14 +57,8 @@ class Connection final : private Coordinator::Log {
   }
   void SetLog(sqlite3_file* log, bool read_only);
 
-  // Around the base VFS's xShmLock(). `locks` has a bit for each lock. BeforeLock() may refuse.
-  int BeforeLock(unsigned locks, bool exclusive);
-  int ShmLock(int offset, int n, int flags);  // the base VFS's
-  void OnLocked(unsigned locks, bool exclusive);
-  void OnRefused(unsigned locks, bool exclusive);
-  // Returns the locks of `locks` that the base VFS is to release.
-  unsigned BeforeUnlock(unsigned locks, bool exclusive);
-  void AfterUnlock(unsigned locks, bool exclusive);
+  // xShmLock(): the base VFS's, with what there is to do before and after. May refuse a lock.
+  int ShmLock(int offset, int n, int flags);
 
   // The log. Frames may be gathered, to be written by one call: WriteFrames() does that, before
   // whatever else is done to the log; before a read, if it is of what is gathered. BeforeLogRead()
@@ -116,51 +112,66 @@ class Connection final : private Coordinator::Log {
 
   static constexpr int kCommitFailed = SQLITE_IOERR_FSYNC;
 
-  enum class LastWrite : uint8_t { kOther, kFrameHeader, kCommitFrame };
-
   int Sync(Lsn from, Lsn through) override;
   uint64_t SeesFailuresAfter() const override;
   bool LogIsNewerThan(Lsn from) const;
 
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
-  int BaseShmLock(int offset, int n, int flags);
+  bool HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
+  WalIndexHeader Header() const {
+    return wal_index_ != nullptr ? WalIndexHeader::Load(wal_index_) : WalIndexHeader{};
+  }
+
+  // The arguments of an xShmLock().
+  struct LockRequest {
+    int offset;
+    int n;
+    int flags;
+    unsigned locks() const { return ((1u << n) - 1) << offset; }  // a bit each
+    bool exclusive() const { return (flags & SQLITE_SHM_EXCLUSIVE) != 0; }
+  };
+  int Lock(const LockRequest& request);
+  int Unlock(const LockRequest& request);
+  int BeforeLock(unsigned locks, bool exclusive);
+  void OnLocked(unsigned locks, bool exclusive);
+  void OnRefused(unsigned locks, bool exclusive);
+  unsigned BeforeUnlock(unsigned locks, bool exclusive);
+  void AfterUnlock(unsigned locks, bool exclusive);
+  int AskBase(const LockRequest& request);
   int RefuseAfterFailure(unsigned locks, bool exclusive);
 
   // The write lock and its queue; see write_lock.cc.
   int TakeTurn();
   int AwaitTurn();
+  int AskBaseUntilDeadline(const LockRequest& request);
   int64_t WaitsUntil(unsigned locks, bool exclusive) const;
   void ReturnTurn();
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   bool WaitsInLine();
   bool IsUpgrade() const;
-  void CountIn();
-  void CountLeaving();
-  void CountLeft();
-  void CountOut();
+
+  // Making room for a checkpoint; see checkpoint.cc.
   int BeginCheckpoint();
   void CloseGate();
   void OpenGate();
 
+  // The log; see log_write.cc and log_read.cc.
   int BeforeLogWrite(int64_t offset);
   int GatherOrWrite(const void* data, int size, int64_t offset);
-  void OnLogWritten(const void* data, int size, int64_t offset);
   void CacheFrames(const WalIndexHeader& before, const WalIndexHeader& after);
+  void NoteSnapshot();
   void NoteFrames(const WalIndexHeader& snapshot);
   bool ReadCached(void* page, int size, int64_t offset) const;
+  int WaitForReader(Lsn lsn);
+  static FrameCache::State StateOf(const WalIndexHeader& header);
 
-  bool HoldsReadLock() const;
-  WalIndexHeader Header() const;
-  bool BeginsTransaction(int64_t offset) const;
+  // A commit.
   bool EndsCommit() const;
   bool MayDefer() const;
   bool WritesOneDatabase() const;
   int DeferSync(int flags);
   int FailCommit(int error);
-  void OnPage1Written(const uint8_t* page, int size);
-  int WaitForReader(Lsn lsn);
-  void NoteSnapshot();
   int WaitForDurable();
   static int AsIoError(int rc);
 
@@ -220,31 +231,23 @@ class Connection final : private Coordinator::Log {
   int64_t lock_deadline_ = 0;   // when that is over for the present request, ns
   bool has_turn_ = false;       // the write queue's lock is ours
   bool waited_inside_ = false;  // lock_timeout_ms_ was not 0 when it was asked for
-  bool in_flight_ = false;      // counted in CheckpointGate::writers()
-  bool leaving_ = false;        // counted in CheckpointGate::leaving()
-  bool reads_log_ = false;      // counted in CheckpointGate::log_readers()
+  int64_t refused_since_ = 0;   // when the write lock was first refused, ns; 0: not waiting for it
+  int64_t last_refused_ = 0;    // ns
+
+  GateCounts counts_;
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
   int64_t committed_at_ = 0;     // when it was settled, ns
-  int64_t refused_since_ = 0;    // when the write lock was first refused, ns; 0: not waiting for it
-  int64_t last_refused_ = 0;     // ns
 
   // The write transaction, from OnLocked(WRITE) on.
   WalIndexHeader header_at_lock_;    // then: a commit changes it
-  uint32_t change_at_lock_ = 0;      // WalIndexHeader::change then: a commit changes it
-  uint32_t change_at_snapshot_ = 0;  // the same when the snapshot was taken
+  uint32_t change_at_snapshot_ = 0;  // WalIndexHeader::change() when the snapshot was taken
   uint64_t failures_at_lock_ = 0;    // Coordinator::failures() then
-  FrameBuffer frames_;               // written to the log already, as far as SQLite knows
-  bool log_written_ = false;
-  LastWrite last_write_ = LastWrite::kOther;
-  FrameHeader frame_header_;  // of the last frame header written
-  int64_t frame_offset_ = 0;
-  int64_t first_write_ = -1;        // where, since the last commit; -1: nothing was written
-  int page_size_written_ = 0;       // of the last write that was not a frame header
-  uint32_t page1_frame_ = 0;        // the frame that holds page 1; 0: it was not written
-  bool schema_may_change_ = false;  // page 1 was written, and differs in more than sizes
-  int requested_flags_ = 0;         // SyncLog()'s, while it syncs at once
+  LogWrites writes_;
+  FrameBuffer frames_;  // of them, what has still to be written to the log, or has been last
+  Page1 page1_;
+  int requested_flags_ = 0;  // SyncLog()'s, while it syncs at once
 
   // What WaitForCommit() waits for.
   Lsn commit_ = 0;          // this transaction's commit, or the pending ones beneath it
@@ -254,7 +257,6 @@ class Connection final : private Coordinator::Log {
 
   // Numbers of Coordinator::CountWritten().
   Lsn counted_ = 0;               // the transaction's commit, until COMMIT returns
-  bool commit_written_ = false;   // and it is in the log, though perhaps not counted yet
   bool left_to_flusher_ = false;  // SyncLog() has left the commit to it
   Lsn last_commit_ = 0;           // the newest one that succeeded
   uint64_t flusher_errors_;       // Flusher::errors() that this connection has been told of
@@ -266,11 +268,6 @@ class Connection final : private Coordinator::Log {
   // Which of its frames may be read from memory: none if chain_ is 0.
   FrameCache::Chain chain_ = 0;
   uint32_t cached_through_ = 0;
-
-  // Page 1 as SQLite's page cache has it: the last one that was read or written here.
-  std::unique_ptr<uint8_t[]> page1_;
-  int page1_size_ = 0;
-  bool page1_known_ = false;
 };
 
 }  // namespace groupcommit

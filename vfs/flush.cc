@@ -58,12 +58,8 @@ void Connection::CountCommit() {
 // COMMIT is about to return, with success or not.
 void Connection::EndCommit(bool success) {
   // In exclusive locking mode there is no other sign of a commit that was not synced.
-  if (commit_written_) {
-    CountCommit();
-    first_write_ = -1;
-  }
-  commit_written_ = false;
-  last_write_ = LastWrite::kOther;
+  if (writes_.has_commit()) CountCommit();
+  writes_.OnEnd();
   // The policy may be another one by now.
   const bool left_to_flusher = std::exchange(left_to_flusher_, false);
   if (counted_ == 0) return;
@@ -108,7 +104,7 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
 bool Connection::IsWriting() const {
   if (!sole_user_) return Holds(kWriteLock);
   // Exclusive locking mode.
-  return first_write_ >= 0 &&
+  return writes_.IsInTransaction() &&
          (db_ == nullptr || sqlite3_txn_state(*db_, nullptr) == SQLITE_TXN_WRITE);
 }
 

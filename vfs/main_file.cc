@@ -142,24 +142,7 @@ int MainFile::ShmMap(int region, int size, int extend, void volatile** out) {
 
 int MainFile::ShmLock(int offset, int n, int flags) {
   if (inherited()) return File::ShmLock(offset, n, flags);
-  const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-  const unsigned locks = ((1u << n) - 1) << offset;
-  if ((flags & SQLITE_SHM_LOCK) != 0) {
-    int rc = connection_.BeforeLock(locks, exclusive);
-    if (rc != SQLITE_OK) return rc;
-    rc = connection_.ShmLock(offset, n, flags);
-    if (rc == SQLITE_OK) {
-      connection_.OnLocked(locks, exclusive);
-    } else {
-      connection_.OnRefused(locks, exclusive);
-    }
-    return rc;
-  }
-  const unsigned released = connection_.BeforeUnlock(locks, exclusive);
-  // SQLite releases the write lock and its snapshot each by itself, so that it is all or nothing.
-  const int rc = released == locks ? connection_.ShmLock(offset, n, flags) : SQLITE_OK;
-  connection_.AfterUnlock(locks, exclusive);
-  return rc;
+  return connection_.ShmLock(offset, n, flags);
 }
 
 int MainFile::Fetch(sqlite3_int64 offset, int size, void** out) {

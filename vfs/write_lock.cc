@@ -1,32 +1,11 @@
-// Connection: taking turns at the write lock, and making room for a checkpoint.
-#include <algorithm>
-#include <atomic>
+// Connection: taking turns at the write lock.
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
 #include "connection.h"
 
 namespace groupcommit {
-namespace {
-
-WriteQueue::Writer NewWriter() {
-  static std::atomic<WriteQueue::Writer> last{WriteQueue::kNobody};
-  return last.fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
-}  // namespace
-
-Connection::Connection(Database* database, sqlite3_file* main, const char* name)
-    : database_(database),
-      main_(main),
-      name_(name),
-      writer_(NewWriter()),
-      flusher_errors_(database->flusher().errors()) {}
-
-// ---- The write lock ----
-
 // SQLite asks for the write lock. Refused here, it drops its snapshot and calls the busy handler,
 // which sleeps in line (xSleep).
 int Connection::TakeTurn() {
@@ -61,12 +40,12 @@ int Connection::SetLockTimeout(int* timeout_ms) {
   return rc;
 }
 
-int Connection::ShmLock(int offset, int n, int flags) {
-  int rc = BaseShmLock(offset, n, flags);
-  if (rc != SQLITE_BUSY || (flags & SQLITE_SHM_LOCK) == 0) return rc;
-  const unsigned locks = ((1u << n) - 1) << offset;
-  const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+int Connection::AskBaseUntilDeadline(const LockRequest& request) {
   constexpr std::chrono::microseconds kPoll(250);
+  int rc = AskBase(request);
+  if (rc != SQLITE_BUSY) return rc;
+  const unsigned locks = request.locks();
+  const bool exclusive = request.exclusive();
   const int64_t until = WaitsUntil(locks, exclusive);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
     // Who waits here passes for a writer that finds out by himself (CloseHoleBeneathStranger()),
@@ -77,7 +56,7 @@ int Connection::ShmLock(int offset, int n, int flags) {
       if (database_->coordinator().failure() != 0) return rc;
     }
     std::this_thread::sleep_for(kPoll);
-    rc = BaseShmLock(offset, n, flags);
+    rc = AskBase(request);
   }
   return rc == SQLITE_BUSY && until != 0 && lock_timeout_ms_ != 0 ? SQLITE_BUSY_TIMEOUT : rc;
 }
@@ -140,12 +119,11 @@ void Connection::ReturnTurn() {
   // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
   // If it has slept for this before, somebody commits who does not queue up: then it is not let
   // through early again. (A checkpoint takes the lock without any snapshot.)
-  const bool had_old_snapshot = !log_written_ && change_at_lock_ != change_at_snapshot_;
+  const bool had_old_snapshot =
+      writes_.is_empty() && header_at_lock_.change() != change_at_snapshot_;
   if (!had_old_snapshot || !HoldsReadLock()) return;
   LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
 }
-
-// ---- The checkpoint gate ----
 
 // The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With
 // stock SQLite that is no reason for SQLITE_BUSY. So only those are refused who sleep in line for
@@ -169,101 +147,6 @@ bool Connection::IsUpgrade() const {
     }
   }
   return true;
-}
-
-void Connection::CountIn() {
-  if (!in_flight_ && Holds(kWriteLock)) {
-    in_flight_ = true;
-    database_->gate().writers().fetch_add(1, std::memory_order_relaxed);
-    CountLeft();
-  }
-  if (!reads_log_ && (shared_ & kLogReadLocks) != 0) {
-    reads_log_ = true;
-    database_->gate().log_readers().fetch_add(1, std::memory_order_relaxed);
-  }
-}
-
-// Its commit is settled, and only the snapshot is left: perhaps not for long.
-void Connection::CountLeaving() {
-  if (!in_flight_ || Holds(kWriteLock)) return;
-  in_flight_ = false;
-  leaving_ = true;
-  database_->gate().leaving().fetch_add(1, std::memory_order_relaxed);
-  database_->gate().writers().fetch_sub(1, std::memory_order_release);
-}
-
-void Connection::CountLeft() {
-  if (std::exchange(leaving_, false)) {
-    database_->gate().leaving().fetch_sub(1, std::memory_order_release);
-  }
-}
-
-// Release: whoever sees the count go down sees the lock released, too.
-void Connection::CountOut() {
-  if (!Holds(kWriteLock) && !HoldsReadLock()) {
-    CountLeaving();
-    CountLeft();
-  }
-  if (reads_log_ && (shared_ & kLogReadLocks) == 0) {
-    reads_log_ = false;
-    database_->gate().log_readers().fetch_sub(1, std::memory_order_release);
-  }
-}
-
-// SQLite asks for the checkpoint lock.
-int Connection::BeginCheckpoint() {
-  // An automatic one follows upon the commit: on that of an attached database, too, of which
-  // nothing else tells that a PRAGMA asks for it. (vdbeapi.c: doWalCallbacks())
-  constexpr int64_t kAtOnceNanos = 1'000'000;
-  checkpoint_ = CheckpointGate::Advice::kAsStock;
-  const bool automatic = std::exchange(just_committed_, false) &&
-                         database_->clock().NowNanos() - committed_at_ < kAtOnceNanos;
-  if (Holds(kWriteLock) || sole_user_ || wal_index_ == nullptr) return SQLITE_OK;
-  const WalIndexHeader header = Header();
-  uint64_t generation;
-  std::memcpy(&generation, header.salts(), sizeof(generation));
-  CheckpointGate& gate = database_->gate();
-  const int others = gate.writers().load(std::memory_order_relaxed) - in_flight_;
-  const bool alone = others == 0 && database_->write_queue()->waiting() == 0;
-  checkpoint_ = gate.OnBegin(header.last_frame(), generation, automatic ? writer_ : 0, alone);
-  // main.c: sqlite3WalDefaultHook() does not mind.
-  return checkpoint_ == CheckpointGate::Advice::kSkip ? SQLITE_BUSY : SQLITE_OK;
-}
-
-// It has the lock, and reads the header only after this (wal.c: sqlite3WalCheckpoint()).
-void Connection::CloseGate() {
-  if (checkpoint_ != CheckpointGate::Advice::kHoldWriters) return;
-  WriteQueue& queue = *database_->write_queue();
-  CheckpointGate& gate = database_->gate();
-  Clock& clock = database_->clock();
-  const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
-  if (queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true)) {
-    const int64_t now = clock.NowNanos();
-    closed_gate_ = queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
-    if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
-    if (!gate.Await(gate.writers(), in_flight_, now + CheckpointGate::kDrainNanos)) {
-      return OpenGate();
-    }
-    gate.Await(gate.leaving(), leaving_, clock.NowNanos() + CheckpointGate::kLeavingNanos);
-  } else {
-    gate.OnEnd(Header().last_frame(), false);
-  }
-}
-
-void Connection::OpenGate() {
-  const bool closed = closed_gate_;
-  closed_gate_ = false;
-  if (!closed) return;
-  const uint32_t frames = Header().last_frame();
-  const bool complete = CheckpointInfo::Load(wal_index_).backfilled == frames;
-  CheckpointGate& gate = database_->gate();
-  // The next writer starts the log over if nobody reads from it (wal.c: walRestartLog()).
-  if (complete) {
-    const int64_t deadline = database_->clock().NowNanos() + CheckpointGate::kReadersNanos;
-    gate.Await(gate.log_readers(), reads_log_, deadline);
-  }
-  gate.OnEnd(frames, complete);
-  database_->write_queue()->EndTurn(writer_);
 }
 
 }  // namespace groupcommit
