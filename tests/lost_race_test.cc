@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <climits>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -30,7 +31,8 @@ class LostRaceTest : public ::testing::Test {
   ~LostRaceTest() override {
     constexpr WriteQueue::Writer kAnother = 1000;
     LostRace::Note(std::make_shared<WriteQueue>(&clock_), kAnother, kHere);
-    LostRace::Forget(kAnother);
+    LostRace::OnAcquired(kAnother);
+    LostRace::OnReleased(kAnother);
   }
 
   FakeClock clock_;
@@ -131,10 +133,10 @@ TEST_F(LostRaceTest, WhoAsksForALockIsNotAboutToSleep) {
 
 TEST_F(LostRaceTest, WhoHasTheLockIsNotAboutToSleepForIt) {
   LostRace::Note(queue_, kLoser, kHere);
-  LostRace::Forget(kHolder);
+  LostRace::OnAcquired(kHolder);
   EXPECT_TRUE(LostRace::Sleep(0)) << "that was another connection";
   LostRace::Note(queue_, kLoser, kHere);
-  LostRace::Forget(kLoser);
+  LostRace::OnAcquired(kLoser);
   EXPECT_FALSE(LostRace::Sleep(0));
   EXPECT_EQ(LostRace::SleepsUntil(kLoser), 0);
 }
@@ -167,11 +169,98 @@ TEST_F(LostRaceTest, AfterTheLockWasHadNothingIsOwed) {
   LostRace::Note(queue_, kLoser, kHere);
   EXPECT_TRUE(LostRace::Sleep(1'000'000));
   EXPECT_TRUE(queue_->TryAcquire(kLoser));
-  LostRace::Forget(kLoser);
+  LostRace::OnAcquired(kLoser);
   queue_->Release(kLoser);
   LostRace::Note(queue_, kLoser, kHere);
   EXPECT_TRUE(LostRace::Sleep(1));
   EXPECT_EQ(LostRace::SleepsUntil(kLoser), clock_.NowNanos() + kMicro);
+}
+
+// BEGIN IMMEDIATE over two databases: SQLite goes on counting where it was.
+class SecondLockTest : public LostRaceTest {
+ protected:
+  static constexpr WriteQueue::Writer kOther = 3;  // the same connection, at another database
+
+  SecondLockTest() { queue_->Release(kHolder); }
+
+  // The first lock is had at once, and the sleep for it cut short by 8 ms.
+  void AcquireFirst() {
+    LostRace::Note(queue_, kLoser, kHere);
+    EXPECT_TRUE(LostRace::Sleep(8'000));
+    LostRace::Pass();
+    EXPECT_TRUE(queue_->TryAcquire(kLoser));
+    LostRace::OnAcquired(kLoser);
+  }
+  void ReleaseFirst() {
+    LostRace::OnReleased(kLoser);
+    queue_->Release(kLoser);
+  }
+  // How long a sleep for the other lock may last, ns.
+  int64_t SleepForOther(int micros) {
+    const int64_t start = clock_.NowNanos();
+    LostRace::Note(other_, kOther, kHere);
+    EXPECT_TRUE(LostRace::Sleep(micros));
+    other_->GiveUp();
+    return LostRace::SleepsUntil(kOther) - start;
+  }
+
+  std::shared_ptr<WriteQueue> other_ = std::make_shared<WriteQueue>(&clock_, 0, 0);
+};
+
+TEST_F(SecondLockTest, IsWaitedForAsMuchLonger) {
+  AcquireFirst();
+  EXPECT_EQ(SleepForOther(5'000), 13 * kMilli);
+  clock_.Advance(13 * kMilli);
+  LostRace::Pass();
+  EXPECT_EQ(SleepForOther(5'000), 5 * kMilli) << "once";
+}
+
+TEST_F(SecondLockTest, ButNotByAnotherStatement) {
+  AcquireFirst();
+  EXPECT_EQ(SleepForOther(1'000), kMilli) << "the first sleep of one";
+}
+
+TEST_F(SecondLockTest, NorInAnotherTransaction) {
+  AcquireFirst();
+  ReleaseFirst();
+  EXPECT_EQ(SleepForOther(5'000), 5 * kMilli);
+}
+
+TEST_F(SecondLockTest, NorAfterThatTime) {
+  AcquireFirst();
+  clock_.Advance(1'000 * kMilli);
+  EXPECT_EQ(SleepForOther(5'000), 5 * kMilli) << "nor as much shorter";
+}
+
+// A RESTART checkpoint waits for the write lock, and then for readers, outside of the queue.
+TEST_F(LostRaceTest, WhatASleepOwesIsAddedToThatForReaders) {
+  queue_->Release(kHolder);
+  LostRace::Note(queue_, kLoser, kHere);
+  EXPECT_TRUE(LostRace::Sleep(25'000));
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 0) << "not for readers";
+  LostRace::OnAcquired(kLoser);
+  LostRace::NoteReaders(kHolder);
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 0) << "another connection";
+  LostRace::NoteReaders(kLoser);
+  LostRace::Pass();
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 0) << "it has asked for something else";
+  LostRace::NoteReaders(kLoser);
+  EXPECT_FALSE(LostRace::Sleep(5'000));
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 25'000);
+  LostRace::NoteReaders(kLoser);
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 0) << "once";
+}
+
+TEST_F(LostRaceTest, ASleepForReadersIsNoLongerThanItMayBe) {
+  queue_->Release(kHolder);
+  LostRace::Note(queue_, kLoser, kHere);
+  EXPECT_TRUE(LostRace::Sleep(INT_MAX));
+  LostRace::OnAcquired(kLoser);
+  LostRace::NoteReaders(kLoser);
+  EXPECT_EQ(LostRace::OwedMicros(INT_MAX - 7), 7);
+  LostRace::OnReleased(kLoser);
+  LostRace::NoteReaders(kLoser);
+  EXPECT_EQ(LostRace::OwedMicros(5'000), 0);
 }
 
 TEST_F(LostRaceTest, ASleepThatIsPutOffTakesNoTimeButIsMadeUpFor) {
@@ -230,7 +319,7 @@ TEST_F(LostRaceTest, TheTicketIsThatOfTheFirstRefusal) {
   holder.join();
   EXPECT_FALSE(queue_->TryAcquire(3));
   EXPECT_TRUE(queue_->TryAcquire(kLoser));
-  LostRace::Forget(kLoser);
+  LostRace::OnAcquired(kLoser);
   queue_->Release(kLoser);
   EXPECT_TRUE(later.get());
 }

@@ -39,6 +39,15 @@ class WriteLockTest : public ShimTest {
     return true;
   }
 
+  // Sleeps three times, and gives up then.
+  static constexpr milliseconds kEachSleep{50};
+  static bool SleepThreeTimes(int count) {
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    if (count < 3)
+      vfs->xSleep(vfs, static_cast<int>(std::chrono::microseconds(kEachSleep).count()));
+    return count < 3;
+  }
+
   static void AwaitWaiting(const WriteQueue& queue, int n) {
     while (queue.waiting() != n) std::this_thread::yield();
   }
@@ -271,6 +280,41 @@ TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByTurnsInVain) {
                                                 std::chrono::milliseconds(1)));
   storage_.SetFaultHook(nullptr);
   EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
+}
+
+// The first sleep ends with the turn, and two are left for the other lock.
+TEST_F(WriteLockTest, ATimeoutOverTwoLocksIsNotShortenedByTheFirst) {
+  Db a = OpenWithTable("a.db");
+  Db b = OpenWithTable("b.db");
+  Db both = OpenWithTable("a.db");
+  both.ExecOk("ATTACH '" + path("b.db") + "' AS b");
+  SetHandler(both, SleepThreeTimes);
+  a.ExecOk("BEGIN IMMEDIATE");
+  b.ExecOk("BEGIN IMMEDIATE");
+  const auto start = std::chrono::steady_clock::now();
+  std::future<int> waits = ExecAsync(both, "BEGIN IMMEDIATE");
+  while (QueueOf(a).waiting() == 0 && !IsReady(waits)) std::this_thread::yield();
+  a.ExecOk("COMMIT");
+  EXPECT_EQ(waits.get(), SQLITE_BUSY);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, 3 * kEachSleep);
+  b.ExecOk("COMMIT");
+}
+
+TEST_F(WriteLockTest, ATimeoutForReadersIsNotShortenedByTheWriteLock) {
+  Db writer = OpenWithTable();
+  Db reader = OpenWithTable();
+  Db checkpoint = OpenWithTable();
+  writer.ExecOk("INSERT INTO t VALUES(1)");
+  reader.ExecOk("BEGIN; SELECT * FROM t");
+  SetHandler(checkpoint, SleepThreeTimes);
+  writer.ExecOk("BEGIN IMMEDIATE");
+  const auto start = std::chrono::steady_clock::now();
+  std::future<int> waits = ExecAsync(checkpoint, "PRAGMA wal_checkpoint(RESTART)");
+  while (QueueOf(writer).waiting() == 0 && !IsReady(waits)) std::this_thread::yield();
+  writer.ExecOk("COMMIT");
+  EXPECT_EQ(waits.get(), SQLITE_OK) << "it says by a row that it was busy";
+  EXPECT_GE(std::chrono::steady_clock::now() - start, 3 * kEachSleep);
+  reader.ExecOk("COMMIT");
 }
 
 // Another process commits between each snapshot and the request for the lock.

@@ -129,7 +129,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   page1_.OnBegin();
   // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
   const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
-  if (is_new || Holds(kCheckpointLock)) LostRace::Forget(writer_);
+  if (is_new || Holds(kCheckpointLock)) LostRace::OnAcquired(writer_);
   if (refused_since_ != 0) {
     database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
     refused_since_ = 0;

@@ -167,7 +167,8 @@ int Randomness(sqlite3_vfs* v, int n, char* out) noexcept {
   return BaseOf(v)->xRandomness(BaseOf(v), n, out);
 }
 int Sleep(sqlite3_vfs* v, int micros) noexcept {
-  return LostRace::Sleep(micros) ? micros : BaseOf(v)->xSleep(BaseOf(v), micros);
+  if (LostRace::Sleep(micros)) return micros;
+  return BaseOf(v)->xSleep(BaseOf(v), micros + LostRace::OwedMicros(micros));
 }
 int CurrentTime(sqlite3_vfs* v, double* out) noexcept {
   return BaseOf(v)->xCurrentTime(BaseOf(v), out);

@@ -89,6 +89,10 @@ void Connection::CountHolder(unsigned locks, int one) {
 void Connection::OnRefused(unsigned locks, bool exclusive) {
   if (!exclusive) return;
   CountHolder(locks, -1);
+  // A checkpoint that starts the log over, and has waited for the write lock before (wal.c:
+  // walBusyLock()).
+  const bool restarts = Holds(kWriteLock) && Holds(kCheckpointLock);
+  if ((locks & kReadLocks) != 0 && restarts) LostRace::NoteReaders(writer_);
   if ((locks & kWriteLock) == 0) return;
   if (has_turn_) database_->write_queue()->GiveUp();
   has_turn_ = false;
@@ -115,6 +119,7 @@ void Connection::ReturnTurn() {
   if (has_turn_ && comes_back) database_->write_queue()->Favor(writer_);
   if (has_turn_) database_->write_queue()->Release(writer_);
   has_turn_ = false;
+  LostRace::OnReleased(writer_);
   // Perhaps SQLite has found that its snapshot is old, and calls the busy handler for a new one.
   // (wal.c: sqlite3WalBeginWriteTransaction(), BUSY_SNAPSHOT)
   // If it has slept for this before, somebody commits who does not queue up: then it is not let

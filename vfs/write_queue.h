@@ -175,8 +175,14 @@ class LostRace {
   // `writer` was refused the lock. `elsewhere` if not another thread of this process has it.
   static void Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
                    bool elsewhere);
-  // `writer` has the lock.
-  static void Forget(WriteQueue::Writer writer);
+  // `writer` has the lock, or no longer has it. Meanwhile the same statement may be refused another
+  // one: then what was slept too little for this one is added to the sleep for that.
+  static void OnAcquired(WriteQueue::Writer writer);
+  static void OnReleased(WriteQueue::Writer writer);
+  // It has been refused one that readers have: for that it sleeps outside. How much longer than
+  // `micros`, in us?
+  static void NoteReaders(WriteQueue::Writer writer);
+  static int OwedMicros(int micros);
   // When the sleeps for `writer` would have ended that were cut short for its turn; else 0.
   static int64_t SleepsUntil(WriteQueue::Writer writer);
   // The next sleep takes no time, but is added to the one after it.
