@@ -3,11 +3,14 @@
 #include <sqlite3.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "support/fault_test.h"
 #include "support/scale.h"
@@ -258,6 +261,37 @@ INSTANTIATE_TEST_SUITE_P(BesideFailedSyncs, OutOfMemoryTest,
                                            Case{"ShimOnce", &of_shim, "unix", false, 5},
                                            Case{"ShimForGood", &of_shim, "unix", true, 5}),
                          NameOf);
+
+// The base VFS's file is closed again, and nobody uses it any more.
+TEST(OutOfMemoryTest, WhenALogIsOpened) {
+  const TempDir dir;
+  const std::string path = dir.File("test.db");
+  ASSERT_EQ(groupcommit_register("gc", "unix", 0, nullptr), SQLITE_OK);
+  Db(path, "unix").ExecOk("PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+  const auto open_logs = [&path] {
+    const auto is_log = [&path](const std::filesystem::directory_entry& entry) {
+      std::error_code gone;
+      return std::filesystem::read_symlink(entry.path(), gone) == path + "-wal";
+    };
+    return std::ranges::count_if(std::filesystem::directory_iterator("/proc/self/fd"), is_log);
+  };
+  int refusals = 0;
+  for (int n = 1, failed = 1; failed != 0; n++) {
+    Db db(path, "gc");
+    of_shim.Begin(n, true);
+    in_sqlite = true;
+    const int rc = sqlite3_exec(db.get(), "SELECT * FROM t", nullptr, nullptr, nullptr) & 0xff;
+    in_sqlite = false;
+    failed = of_shim.End() ? 1 : 0;
+    EXPECT_TRUE(rc == SQLITE_OK || (rc == SQLITE_NOMEM && failed != 0)) << n << ": " << rc;
+    EXPECT_EQ(open_logs(), rc == SQLITE_OK ? 1 : 0) << n;
+    EXPECT_EQ(groupcommit_flush(db.get(), "main"), SQLITE_OK) << n;
+    if (rc != SQLITE_OK) refusals++;
+  }
+  EXPECT_GT(refusals, 0);
+  EXPECT_EQ(open_logs(), 0);
+  EXPECT_EQ(groupcommit_unregister("gc"), SQLITE_OK);
+}
 
 }  // namespace
 }  // namespace groupcommit::testing

@@ -227,6 +227,8 @@ int Connection::SyncLog(int flags) {
 int Connection::FailCommit(int error) {
   counted_ = 0;
   writes_.OnRollBack();
+  // A checkpoint that fails to sync the log has copied nothing (wal.c: walCheckpoint()).
+  if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
   return Fail(error);
 }
 
@@ -286,6 +288,7 @@ int Connection::DeferSync(int flags) {
   commit.before = before.words();
   commit.header = writes_.page1_frame();
   commit.strength = StrengthOf(flags);
+  commit.written_before = counted_ - 1;
   std::memcpy(commit.salts, writes_.salts(), sizeof(commit.salts));
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);

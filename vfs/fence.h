@@ -62,7 +62,12 @@ class Fence {
 
   // Set once the failed commits are out of sight, while the hole is still there.
   bool put_back() const REQUIRES(mutex_) { return put_back_; }
-  void set_put_back(bool put_back) REQUIRES(mutex_) { put_back_ = put_back; }
+  // Is all that lies beneath them known to be durable?
+  bool beneath_is_durable() const REQUIRES(mutex_) { return put_back_ && beneath_is_durable_; }
+  void SetPutBack(bool beneath_is_durable) REQUIRES(mutex_) {
+    put_back_ = true;
+    beneath_is_durable_ = beneath_is_durable;
+  }
 
   // True the first time since the last Release(): for what should stand in the log once.
   bool TellOnce() REQUIRES(mutex_) { return !std::exchange(told_, true); }
@@ -78,6 +83,7 @@ class Fence {
   int read_index_ GUARDED_BY(mutex_) = 0;
   uint32_t read_mark_ GUARDED_BY(mutex_) = 0;
   bool put_back_ GUARDED_BY(mutex_) = false;
+  bool beneath_is_durable_ GUARDED_BY(mutex_) = false;
   bool told_ GUARDED_BY(mutex_) = false;
 };
 

@@ -24,8 +24,10 @@ void Connection::NoteSnapshot() {
 }
 
 // A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.
+// (Who has none reads for a checkpoint, for recovery, or to close.)
 int Connection::BeforeRead() {
-  if (snapshot_ == 0 || !database_->coordinator().HasFailed(snapshot_)) return SQLITE_OK;
+  if (snapshot_ == 0 || !HoldsReadLock()) return SQLITE_OK;
+  if (!database_->coordinator().HasFailed(snapshot_)) return SQLITE_OK;
   if (!Holds(kWriteLock)) DropSnapshot();
   return kCommitFailed;
 }

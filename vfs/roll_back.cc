@@ -24,8 +24,6 @@ namespace groupcommit {
 int Connection::Fail(int error) {
   // Bounded, as a thread may hold the write lock through another connection, and wait for us.
   constexpr std::chrono::milliseconds kPatience(1000);
-  // A checkpoint that fails to sync the log has copied nothing (wal.c: walCheckpoint()).
-  if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
   // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
@@ -132,6 +130,9 @@ Connection::RollBack Connection::RollBackUnderFence() {
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
   // lost. No sync is discarded from here on: it might lose the zeros of CutLog().
   if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
+  // The chain of checksums need not hold where nothing is to be written again: SQLite may break it
+  // when a savepoint is rolled back (Wal.iReCksum in 3.40).
+  if (rc == SQLITE_CORRUPT && database_->fence().beneath_is_durable()) rc = SQLITE_OK;
   return EndFailure(rc);
 }
 
@@ -174,6 +175,11 @@ bool Connection::PutBackHeader() {
   for (Lsn lsn = tail + 1; lsn <= coordinator.appended() && !oldest.can_undo; lsn++) {
     oldest = database_->commits().Get(lsn);
   }
+  // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
+  // of ours that is durable lies on top of them.
+  const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
+  const bool beneath_is_durable =
+      coordinator.synced() >= beneath && tail > 0 && database_->IsOurs(tail - 1, now.words());
   if (oldest.can_undo) {
     if (!database_->IsOurs(tail, now.words())) {
       return refuse("another process has committed on top");
@@ -192,7 +198,7 @@ bool Connection::PutBackHeader() {
     // the database file only if it reaches the end of the log (wal.c: walIteratorInit(),
     // walCheckpoint()). Where it stopped may be the end from now on: what it has copied would be
     // taken for all that there is.
-    CheckpointInfo::ForgetBackfill(wal_index_);
+    CheckpointInfo::ForgetBackfill(wal_index_, before.last_frame());
     main_->pMethods->xShmBarrier(main_);
     // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
     before.Store(wal_index_, 1);
@@ -201,7 +207,7 @@ bool Connection::PutBackHeader() {
     database_->OnWriteUnlocking(before.words());
     database_->frames().Forget();
   }
-  database_->fence().set_put_back(true);
+  database_->fence().SetPutBack(beneath_is_durable);
   return true;
 }
 
@@ -241,6 +247,9 @@ void Connection::DropSnapshotUnderFence() {
 // A connection closes. If the failed commits could not be taken back, they are made durable:
 // whoever writes next would find them in the log, and build on the hole. True if they are.
 bool Connection::RepairAtClose() {
+  // The checkpoint of the last connection has announced what it would copy, and the sync before
+  // that fails (wal.c: sqlite3WalClose(), walCheckpoint()).
+  if (sole_user_ && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
   // A checkpoint that has begun has read the header from before the roll-back, and must not go on.
   if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
   MutexLock lock(database_->fence().mutex());

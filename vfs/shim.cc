@@ -116,9 +116,14 @@ int OpenLog(ShimVfs* shim, MainFile* main, const char* name, sqlite3_file* out, 
     real->pMethods->xClose(real);
     return rc;
   }
-  auto* file = new (out) WalFile(real, size, (opened_as & SQLITE_OPEN_READONLY) != 0, main);
-  file->pMethods = FileMethods<WalFile>::For(*real->pMethods);
-  return SQLITE_OK;
+  try {
+    auto* file = new (out) WalFile(real, size, (opened_as & SQLITE_OPEN_READONLY) != 0, main);
+    file->pMethods = FileMethods<WalFile>::For(*real->pMethods);
+    return SQLITE_OK;
+  } catch (const std::bad_alloc&) {
+    real->pMethods->xClose(real);
+    return SQLITE_NOMEM;
+  }
 }
 
 int Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags,

@@ -13,8 +13,8 @@ class WalFile final : public File {
   // `main` is the main file of the same connection; SQLite closes it after the log.
   WalFile(sqlite3_file* real, int64_t size, bool read_only, MainFile* main)
       : File(real), main_(main) {
+    main_->connection().database().AddLog(real, size);  // may throw std::bad_alloc
     main_->connection().SetLog(real, read_only);
-    main_->connection().database().AddLog(real, size);
   }
 
   int Close() {

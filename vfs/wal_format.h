@@ -139,11 +139,13 @@ struct CheckpointInfo {
     StoreShared(wal_index, kBackfillAttempted, LoadShared(wal_index, kBackfill));
   }
 
-  // Makes readers go by the log alone, and the next checkpoint begin at its first frame. REQUIRES:
-  // the checkpoint lock.
-  static void ForgetBackfill(volatile void* wal_index) {
+  // Makes readers go by the log alone, and the next checkpoint begin at its first frame. No
+  // snapshot that ends before `frame` may be opened any more (sqlite3_snapshot_open()): what was
+  // copied is in the database file. As wal.c: walIndexRecover() does. REQUIRES: the checkpoint
+  // lock.
+  static void ForgetBackfill(volatile void* wal_index, uint32_t frame) {
     StoreShared(wal_index, kBackfill, 0);
-    StoreShared(wal_index, kBackfillAttempted, 0);
+    StoreShared(wal_index, kBackfillAttempted, frame);
   }
 
  private:
