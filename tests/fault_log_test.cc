@@ -2,13 +2,12 @@
 // process restarts, errors that each handle reports by itself. With stock SQLite and with the shim.
 #include <sqlite3.h>
 
-#include <algorithm>
 #include <atomic>
-#include <filesystem>
 #include <string>
 #include <tuple>
 
 #include "support/fault_test.h"
+#include "support/wal_index_growth.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -20,65 +19,31 @@ class LogTest : public FaultTest, public ::testing::WithParamInterface<const cha
 
 // ---- The wal-index cannot grow ----
 
-// wal.c: walIndexAppend() asks for another region after so many frames (HASHTABLE_NPAGE_ONE, then
-// HASHTABLE_NPAGE), when the commit has written its frames and has been promised its sync.
-constexpr int kFramesOfRegion[] = {4062, 4062 + 4096};
-
 class WalIndexGrowthTest
-    : public FaultTest,
+    : public WalIndexGrowthFixture,
       public ::testing::WithParamInterface<std::tuple<const char*, int, SyncEnd>> {
  protected:
   void SetUp() override {
     storage_.SetFailedSyncEnd(std::get<2>(GetParam()));
-    Start(std::get<0>(GetParam()), kPageSize);
-    for (Db* db : {&a_, &b_, &c_}) db->ExecOk("PRAGMA wal_autocheckpoint=0");
-    a_.ExecOk("CREATE TABLE filler(x); CREATE TABLE small(x)");
+    StartToGrow(std::get<0>(GetParam()));
     FillLog(kFramesOfRegion[region() - 1] - 3);
   }
-  static constexpr int kPageSize = 512;
-  static constexpr char kOneFrame[] = "REPLACE INTO small(rowid, x) VALUES(1, random())";
   static int region() { return std::get<1>(GetParam()); }
 
-  // Commits until the log has so many frames.
-  void FillLog(int frames) {
-    constexpr int kFrameSize = 24 + kPageSize;
-    const auto missing = [&] {
-      return frames - static_cast<int>(std::filesystem::file_size(path() + "-wal")) / kFrameSize;
-    };
-    while (missing() > 20) {
-      // A row of n pages writes a few more; n is small enough for the page cache.
-      const int pages = std::min(missing() - 10, 1000);
-      a_.ExecOk("INSERT INTO filler VALUES(zeroblob(" + std::to_string(pages * (kPageSize - 10)) +
-                "))");
-    }
-    while (missing() > 0) a_.ExecOk(kOneFrame);
-    ExpectLedger();
-  }
-
-  // The next region cannot be mapped, from now on.
-  void BreakGrowth() {
-    storage_.SetFaultHook([this](const Call& call) {
-      if (call.op != Op::kShmMap || call.offset < region()) return SQLITE_OK;
-      refused_++;
-      return SQLITE_IOERR_SHMMAP;
-    });
-  }
   // Inserts until one fails for that.
   void InsertUntilGrowthFails(Db& db) {
     for (int i = 0; i < 10 && refused_ == 0; i++) Insert(db);
     EXPECT_GT(refused_, 0);
   }
-
-  std::atomic<int> refused_{0};
 };
 
 // Its sync may have succeeded or not; its frames are overwritten by the next commit.
 TEST_P(WalIndexGrowthTest, ACommitThatFailsAfterItsSyncIsNoCommit) {
-  BreakGrowth();
+  BreakGrowth(region());
   InsertUntilGrowthFails(a_);
   for (Db* db : {&a_, &b_, &c_}) ledger_.ExpectIn(*db);
   for (int i = 0; i < 3; i++) EXPECT_EQ(Insert(b_), SQLITE_IOERR_SHMMAP);
-  storage_.SetFaultHook(nullptr);
+  MendGrowth();
   // Its LSN or its offset must not make the next commit pass for synced.
   const int64_t syncs = WalSyncs();
   InsertOk(b_);
@@ -89,9 +54,9 @@ TEST_P(WalIndexGrowthTest, ACommitThatFailsAfterItsSyncIsNoCommit) {
 
 // Then the sync of the commit in its place fails.
 TEST_P(WalIndexGrowthTest, ThenASyncFails) {
-  BreakGrowth();
+  BreakGrowth(region());
   InsertUntilGrowthFails(a_);
-  storage_.SetFaultHook(nullptr);
+  MendGrowth();
   FailingInsert(b_);
   for (Db* db : {&a_, &b_, &c_}) ledger_.ExpectIn(*db);
   ExpectWorkGoesOn();
@@ -100,7 +65,7 @@ TEST_P(WalIndexGrowthTest, ThenASyncFails) {
 // It happens on top of a commit whose sync is under way and fails.
 TEST_P(WalIndexGrowthTest, OnTopOfAFailingCommit) {
   FillLog(kFramesOfRegion[region() - 1] - 1);  // room for one frame
-  BreakGrowth();
+  BreakGrowth(region());
   const int n = ledger_.Next();
   std::future<int> on_top;
   // It has read the pending row by then, and so ends when that is settled.
@@ -108,7 +73,7 @@ TEST_P(WalIndexGrowthTest, OnTopOfAFailingCommit) {
   // With stock SQLite the failed commit has left the room to this one.
   EXPECT_EQ(ledger_.Note(n, on_top.get()), with_shim() ? SQLITE_IOERR_SHMMAP : SQLITE_OK);
   EXPECT_EQ(refused_ > 0, with_shim());
-  storage_.SetFaultHook(nullptr);
+  MendGrowth();
   ExpectLedger();
   ExpectWorkGoesOn();
 }

@@ -1,0 +1,67 @@
+// Commits that fail behind their xSync, which was put off: each has a number that nobody waits for,
+// and was never visible.
+#include <sqlite3.h>
+
+#include <cstdint>
+#include <string>
+
+#include "commit_log.h"
+#include "support/log_capture.h"
+#include "support/wal_index_growth.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class UnpublishedCommitTest : public WalIndexGrowthFixture {
+ protected:
+  void SetUp() override {
+    StartToGrow("gc");
+    FillLog(kFramesOfRegion[0]);
+  }
+
+  void FailToPublish(Db& db) { ASSERT_EQ(db.Exec(kOneFrame), SQLITE_IOERR_SHMMAP); }
+};
+
+// There is room for so many; what is recorded of the oldest one is needed if a sync fails.
+TEST_F(UnpublishedCommitTest, NoMoreArePendingThanCanBeRecorded) {
+  constexpr auto kCapacity = static_cast<int64_t>(CommitLog::kCapacity);
+  BreakGrowth(1);
+  for (int64_t i = 0; i < kCapacity; i++) FailToPublish(b_);
+  EXPECT_EQ(Stats(observer_).pending, kCapacity);
+  const int64_t deferred = Stats(observer_).deferred;
+  const int64_t syncs = WalSyncs();
+  FailToPublish(b_);
+  EXPECT_EQ(Stats(observer_).deferred, deferred) << "its sync is done at once";
+  EXPECT_EQ(WalSyncs(), syncs + 1);
+  EXPECT_EQ(Stats(observer_).pending, 0);
+  MendGrowth();
+  ExpectWorkGoesOn();
+}
+
+// The next commit starts the log over, and does not sync (synchronous=OFF): so it waits for the one
+// that was not published. When that fails, the header from before it is one of a log that is gone:
+// with the frames that have taken the place of the old ones, it would show half a transaction.
+TEST_F(UnpublishedCommitTest, TheHeaderOfALogThatHasStartedOverDoesNotComeBack) {
+  c_.ExecOk("BEGIN; SELECT count(*) FROM t");  // the log cannot start over yet
+  EXPECT_EQ(a_.Int("PRAGMA wal_checkpoint"), 0);
+  BreakGrowth(1);
+  FailToPublish(b_);
+  MendGrowth();
+  c_.ExecOk("COMMIT");
+  LogCapture::Take();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  const std::string longer_than_the_log = std::to_string(2 * kFramesOfRegion[0] * kPageSize);
+  a_.ExecOk("PRAGMA synchronous=OFF; PRAGMA cache_size=20000");
+  EXPECT_EQ(a_.Exec("INSERT INTO filler VALUES(zeroblob(" + longer_than_the_log + "))"),
+            SQLITE_IOERR_FSYNC);
+  EXPECT_NE(LogCapture::Take().message.find("the log was restarted"), std::string::npos);
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  for (Db* db : {&a_, &b_, &c_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
+  ledger_.ExpectIn(a_);
+  EXPECT_EQ(a_.Text("PRAGMA integrity_check"), "ok");
+  ExpectWorkGoesOn();
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
