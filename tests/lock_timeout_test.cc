@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <future>
 #include <thread>
 #include <vector>
@@ -254,6 +255,27 @@ TEST_F(OtherProcessTest, AnErrorIsHandedOn) {
   EXPECT_EQ(WriteLock(60'000), SQLITE_IOERR_SHMLOCK);
   storage_.SetFaultHook(nullptr);
   EXPECT_EQ(Transaction(60'000), SQLITE_OK);
+}
+
+// wal.c: walIndexReadHdr() recovers the log under the lock with which the transaction then goes on.
+// That sets the number of changes back: it may come to what it was when the lock was taken.
+TEST_F(LockTimeoutTest, ACommitAfterARecoveryUnderItsLockIsNoticed) {
+  constexpr int kIndexSize = 32768;
+  constexpr int kChange = 2;  // wal.c: WalIndexHdr.iChange
+  void volatile* index = nullptr;
+  ASSERT_EQ(file_->pMethods->xShmMap(file_, 0, kIndexSize, 0, &index), SQLITE_OK);
+  uint32_t volatile* change = static_cast<uint32_t volatile*>(index) + kChange;
+  by_hand_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  const uint32_t recovered = *change;
+  *change = recovered + 1;
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  *change = recovered;
+  const int64_t syncs = WalSyncs();
+  by_hand_.ExecOk("INSERT INTO t VALUES('recovered'); COMMIT");
+  EXPECT_EQ(*change, recovered + 1);
+  EXPECT_EQ(WalSyncs(), syncs + 1);
+  EXPECT_EQ(RowsAfterPowerCut(), 3);
 }
 
 // One thread with two connections: the wait ends.
