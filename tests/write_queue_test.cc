@@ -266,6 +266,31 @@ TEST_F(WriteQueueTest, NobodyWaitsForTheEndOfALongTurnThatIsOver) {
   EXPECT_FALSE(second.get());
 }
 
+// However it has ended: by its owner, who may have had the lock meanwhile, or as another process
+// was faster, and somebody else had the next turn.
+TEST_F(WriteQueueTest, AfterALongTurnAWaiterLeavesAtItsDeadline) {
+  enum class End { kEnded, kReleased, kGivenUp };
+  for (const End end : {End::kEnded, End::kReleased, End::kGivenUp}) {
+    StartLongTurn(1, 100 * kMilli);
+    if (end == End::kEnded) {
+      queue_.EndTurn(1);
+    } else {
+      ASSERT_TRUE(queue_.TryAcquire(1));
+      end == End::kReleased ? queue_.Release(1) : queue_.GiveUp();
+    }
+    if (end == End::kGivenUp) {
+      EXPECT_TRUE(queue_.AwaitTurn(2, queue_.NewTicket(), clock_.NowNanos(), true));
+      EXPECT_FALSE(queue_.IsInLongTurn());
+    }
+    ASSERT_TRUE(queue_.TryAcquire(2));
+    std::future<bool> turn = StartWaiter(3, queue_.NewTicket(), kMilli);
+    EXPECT_EQ(clock_.NanosLeft(), kMilli) << static_cast<int>(end);
+    clock_.Advance(kLong);
+    EXPECT_FALSE(turn.get());
+    queue_.Release(2);
+  }
+}
+
 // Whose turn has expired must not prolong that of somebody else.
 TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
   ASSERT_TRUE(queue_.AwaitTurn(1, WriteQueue::kFirst, clock_.NowNanos(), true));
