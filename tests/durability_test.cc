@@ -1,5 +1,7 @@
 // COMMIT returns only once the commit is durable: each rule about log positions, with the sync held
 // in the storage so that nothing depends on time.
+#include <sqlite3.h>
+
 #include <thread>
 
 #include "support/shim_test.h"
@@ -192,6 +194,37 @@ TEST_F(DurabilityTest, AFileThatReplacedAnotherOneSharesNothingWithIt) {
   Db fresh = OpenWithTable();
   EXPECT_EQ(Stats(old).connections, 1);
   EXPECT_EQ(Stats(fresh).connections, 1);
+}
+
+// A shim above ours may keep SQLITE_FCNTL_COMMIT_PHASETWO to itself: then the commit is waited for
+// when its snapshot ends.
+class NoPhaseTwoTest : public DurabilityTest {
+ protected:
+  // From now on `db` is opened through such a shim.
+  void Swallow(const Db& db) {
+    ASSERT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file_), SQLITE_OK);
+    ours_ = file_->pMethods;
+    methods_ = *ours_;
+    methods_.xFileControl = [](sqlite3_file* file, int op, void* arg) {
+      return op == SQLITE_FCNTL_COMMIT_PHASETWO ? SQLITE_OK : ours_->xFileControl(file, op, arg);
+    };
+    file_->pMethods = &methods_;
+  }
+  ~NoPhaseTwoTest() override { ours_ = nullptr; }
+
+  sqlite3_file* file_ = nullptr;
+  sqlite3_io_methods methods_{};
+  static inline const sqlite3_io_methods* ours_ = nullptr;
+};
+
+TEST_F(NoPhaseTwoTest, ACommitIsDurableWhenItsSnapshotEnds) {
+  Db db = OpenWithTable();
+  Swallow(db);
+  const int64_t syncs = WalSyncs();
+  db.ExecOk("INSERT INTO t VALUES('x')");
+  EXPECT_EQ(WalSyncs(), syncs + 1);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+  db.Close();
 }
 
 }  // namespace
