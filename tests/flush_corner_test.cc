@@ -73,6 +73,17 @@ TEST_F(FlushCornerTest, ExclusiveCommitsDoNotTakeTheNumberOfOneThatFailed) {
   EXPECT_EQ(RowsAfterPowerCut(), 3);
 }
 
+// Neither does a transaction that writes nothing, but ends as one that does.
+TEST_F(FlushCornerTest, ExclusiveACommitThatFailedIsNotTheLastOne) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('x')");
+  const sqlite3_int64 before = CommitLsn(db);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  db.Exec("BEGIN IMMEDIATE; COMMIT");
+  EXPECT_EQ(CommitLsn(db), before);
+}
+
 TEST_F(FlushCornerTest, ExclusiveFromTheStartAFailedFlushIsNotTheEnd) {
   Db db(path(), "gc");
   db.ExecOk(
