@@ -14,10 +14,9 @@ namespace {
 
 class UnpublishedCommitTest : public WalIndexGrowthFixture {
  protected:
-  void SetUp() override {
-    StartToGrow("gc");
-    FillLog(kFramesOfRegion[0]);
-  }
+  static constexpr int kRoom = kFramesOfRegion[0];
+
+  void SetUp() override { StartToGrow("gc"); }
 
   void FailToPublish(Db& db) { ASSERT_EQ(db.Exec(kOneFrame), SQLITE_IOERR_SHMMAP); }
 };
@@ -25,6 +24,7 @@ class UnpublishedCommitTest : public WalIndexGrowthFixture {
 // There is room for so many; what is recorded of the oldest one is needed if a sync fails.
 TEST_F(UnpublishedCommitTest, NoMoreArePendingThanCanBeRecorded) {
   constexpr auto kCapacity = static_cast<int64_t>(CommitLog::kCapacity);
+  FillLog(kRoom);
   BreakGrowth(1);
   for (int64_t i = 0; i < kCapacity; i++) FailToPublish(b_);
   EXPECT_EQ(Stats(observer_).pending, kCapacity);
@@ -42,6 +42,7 @@ TEST_F(UnpublishedCommitTest, NoMoreArePendingThanCanBeRecorded) {
 // that was not published. When that fails, the header from before it is one of a log that is gone:
 // with the frames that have taken the place of the old ones, it would show half a transaction.
 TEST_F(UnpublishedCommitTest, TheHeaderOfALogThatHasStartedOverDoesNotComeBack) {
+  FillLog(kRoom);
   c_.ExecOk("BEGIN; SELECT count(*) FROM t");  // the log cannot start over yet
   EXPECT_EQ(a_.Int("PRAGMA wal_checkpoint"), 0);
   BreakGrowth(1);
@@ -50,7 +51,7 @@ TEST_F(UnpublishedCommitTest, TheHeaderOfALogThatHasStartedOverDoesNotComeBack) 
   c_.ExecOk("COMMIT");
   LogCapture::Take();
   storage_.FailSyncs(FileKind::kWal, 1, 1);
-  const std::string longer_than_the_log = std::to_string(2 * kFramesOfRegion[0] * kPageSize);
+  const std::string longer_than_the_log = std::to_string(2 * kRoom * kPageSize);
   a_.ExecOk("PRAGMA synchronous=OFF; PRAGMA cache_size=20000");
   EXPECT_EQ(a_.Exec("INSERT INTO filler VALUES(zeroblob(" + longer_than_the_log + "))"),
             SQLITE_IOERR_FSYNC);
@@ -60,6 +61,48 @@ TEST_F(UnpublishedCommitTest, TheHeaderOfALogThatHasStartedOverDoesNotComeBack) 
   for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
   ledger_.ExpectIn(a_);
   EXPECT_EQ(a_.Text("PRAGMA integrity_check"), "ok");
+  ExpectWorkGoesOn();
+}
+
+TEST_F(UnpublishedCommitTest, IsNotTheLastOneOfItsConnection) {
+  const auto last = [this] {
+    sqlite3_int64 lsn = -1;
+    EXPECT_EQ(groupcommit_commit_lsn(b_.get(), nullptr, &lsn), SQLITE_OK);
+    return lsn;
+  };
+  FillLog(kRoom);
+  const sqlite3_int64 before = last();
+  BreakGrowth(1);
+  for (const char* synchronous : {"FULL", "NORMAL"}) {
+    b_.ExecOk(std::string("PRAGMA synchronous=") + synchronous);
+    FailToPublish(b_);
+    EXPECT_EQ(last(), before) << synchronous;
+  }
+}
+
+// A SELECT that is open keeps the snapshot, and so the connection's transaction goes on. What is
+// committed next without a sync waits for the pending commit beneath it all the same.
+TEST_F(UnpublishedCommitTest, TheNextOneOfItsConnectionWaitsForThoseBeneath) {
+  FillLog(kRoom - 1);
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> beneath = ExecAsync(a_, kOneFrame);
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  sqlite3_stmt* select = nullptr;
+  ASSERT_EQ(sqlite3_prepare_v2(b_.get(), "SELECT x FROM u", -1, &select, nullptr), SQLITE_OK);
+  ASSERT_EQ(sqlite3_step(select), SQLITE_ROW);
+  BreakGrowth(1, SQLITE_NOMEM);  // no I/O error: that would end the transaction
+  EXPECT_EQ(Insert(b_), SQLITE_NOMEM);
+  MendGrowth();
+  b_.ExecOk("PRAGMA synchronous=NORMAL");
+  const int n = ledger_.Next();
+  std::future<int> on_top = ExecAsync(b_, Ledger::InsertOf(n));
+  ExpectToWait(on_top, observer_, 2);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(beneath.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(ledger_.Note(n, on_top.get()), SQLITE_IOERR_FSYNC);
+  sqlite3_finalize(select);
+  b_.ExecOk("PRAGMA synchronous=FULL");
   ExpectWorkGoesOn();
 }
 

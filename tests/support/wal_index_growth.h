@@ -45,11 +45,11 @@ class WalIndexGrowthFixture : public FaultTest {
   }
 
   // That region, and those behind it, cannot be mapped from now on.
-  void BreakGrowth(int region) {
-    storage_.SetFaultHook([this, region](const Call& call) {
+  void BreakGrowth(int region, int code = SQLITE_IOERR_SHMMAP) {
+    storage_.SetFaultHook([this, region, code](const Call& call) {
       if (call.op != Op::kShmMap || call.offset < region) return SQLITE_OK;
       refused_++;
-      return SQLITE_IOERR_SHMMAP;
+      return code;
     });
   }
   void MendGrowth() { storage_.SetFaultHook(nullptr); }
