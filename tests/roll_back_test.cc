@@ -4,8 +4,11 @@
 
 #include <array>
 #include <fstream>
+#include <map>
+#include <mutex>
 #include <thread>
 #include <tuple>
+#include <utility>
 
 #include "support/shim_test.h"
 
@@ -115,6 +118,115 @@ TEST_P(LateSnapshotTest, IsRefusedAfterTheRollBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, LateSnapshotTest, ::testing::Bool());
+
+// A writer whose snapshot includes the failed commit keeps the roll-back off, by its write lock and
+// then by its snapshot. It lets both go as it ends, and need not wait for anybody to come by.
+TEST_F(RollBackTest, AWriterOnTopOfAFailedCommitTakesItBackAsItEnds) {
+  Db failing = OpenWithTable();
+  Db writer = OpenWithTable();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  writer.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  while (Stats(writer).fenced == 0) std::this_thread::yield();
+  const std::thread::id self = std::this_thread::get_id();
+  bool has_cut = false;
+  storage_.SetObserver([&](const Call& call) {
+    if (std::this_thread::get_id() != self) return;  // the other one tries, too
+    if (call.op == Op::kWrite && call.kind == FileKind::kWal) has_cut = true;
+  });
+  writer.Exec("ROLLBACK");
+  storage_.SetObserver(nullptr);
+  EXPECT_TRUE(has_cut);
+  EXPECT_EQ(Stats(writer).fenced, 0);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(writer.Int("SELECT count(*) FROM t"), 2);
+}
+
+// A cache that may hold pages of a failed commit is not used until that was taken back; later
+// failures are none of its business.
+TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsGoodAgainAfterwards) {
+  Db failing = OpenWithTable();
+  Db reader = OpenWithTable();
+  Db observer = OpenWal();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  reader.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
+  std::future<int> rollback = ExecAsync(reader, "ROLLBACK");
+  ExpectToWait(rollback, observer, 2);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  rollback.get();
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
+  storage_.FailSyncs(FileKind::kWal, 1, 1'000'000);
+  EXPECT_EQ(failing.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(observer).fenced, 1);
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+}
+
+// A statement that is still open keeps a snapshot of what failed, long after another one of its
+// connection was refused. All that it would read is refused, too: so it is in nobody's way.
+TEST_F(RollBackTest, AStatementThatIsLeftOpenDoesNotKeepWritersOut) {
+  Db failing = OpenWithTable();
+  failing.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");
+  Db reader = OpenWithTable();
+  Db observer = OpenWal();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  sqlite3_stmt* open = nullptr;
+  ASSERT_EQ(sqlite3_prepare_v2(reader.get(), "SELECT x FROM u", -1, &open, nullptr), SQLITE_OK);
+  ASSERT_EQ(sqlite3_step(open), SQLITE_ROW);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  while (Stats(observer).fenced == 0) std::this_thread::yield();
+  EXPECT_EQ(reader.Exec("SELECT * FROM sqlite_schema, t"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(observer).fenced, 0);
+  EXPECT_EQ(failing.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+  sqlite3_finalize(open);
+}
+
+// A snapshot of what failed is given up before SQLite does so, whose unlock then must not reach the
+// base VFS: by that time the lock may be somebody else's.
+TEST_F(RollBackTest, ASnapshotIsGivenUpOnce) {
+  Db failing = OpenWithTable();
+  failing.ExecOk("CREATE TABLE u(x)");
+  Db reader = OpenWithTable();
+  std::map<std::pair<const sqlite3_file*, int64_t>, bool> held;
+  std::mutex mutex;
+  storage_.SetObserver([&](const Call& call) {
+    constexpr int kFirstReadLock = 3;
+    if (call.op != Op::kShmLock || (call.flags & SQLITE_SHM_SHARED) == 0) return;
+    if (call.offset < kFirstReadLock) return;
+    const std::lock_guard<std::mutex> lock(mutex);
+    bool& is_held = held[{call.file, call.offset}];
+    const bool unlocks = (call.flags & SQLITE_SHM_UNLOCK) != 0;
+    if (unlocks) {
+      EXPECT_TRUE(is_held) << call.offset;
+    }
+    is_held = !unlocks;
+  });
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  reader.ExecOk("BEGIN; SELECT * FROM u");
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  while (reader.Exec("SELECT * FROM t") == SQLITE_OK) std::this_thread::yield();
+  reader.Exec("ROLLBACK");
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  for (int i = 0; i < 2; i++) {
+    EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
+    EXPECT_EQ(reader.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 0) << "a lock is left behind";
+  }
+  storage_.SetObserver(nullptr);
+}
 
 }  // namespace
 }  // namespace groupcommit::testing
