@@ -1,6 +1,8 @@
 // What the crash laboratory found about repair after a failed sync, as single steps.
 #include <sqlite3.h>
 
+#include <atomic>
+
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
@@ -92,7 +94,24 @@ TEST_F(RepairTest, AFailureAfterTheOneFromBeforeReopening) {
   ExpectTakenBack(a, rows);
 }
 
-// The same where the log with the hole went away with the last connection, which does not sync.
+// Each handle is told of a failed sync, of that of an earlier attempt to repair the log, too. That
+// is no news, and no reason for another failure once the disk works again.
+TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNews) {
+  storage_.SetErrorPerHandle(true);
+  Db a = OpenWithTable();
+  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  storage_.FailSyncs(FileKind::kWal, 1, 100);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  a.Close();
+  Db b(path(), "gc");
+  Db c(path(), "gc");
+  for (Db* db : {&b, &c}) EXPECT_EQ(db->Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  EXPECT_EQ(b.Exec("SELECT * FROM t"), SQLITE_OK) << "c's attempt has failed last";
+  EXPECT_EQ(Stats(b).fenced, 0);
+}
+
+// The log with the hole may have gone away with the last connection, which does not sync.
 TEST_F(RepairTest, AFailureAfterTheLogWithTheHoleWasDeleted) {
   Db a = OpenWithTable();
   Db b = OpenWal();
@@ -106,6 +125,39 @@ TEST_F(RepairTest, AFailureAfterTheLogWithTheHoleWasDeleted) {
   // (What synchronous=OFF has left for a power cut to take is another matter.)
   EXPECT_EQ(a.Int("SELECT count(*) FROM t"), rows);
   EXPECT_EQ(Stats(a).fenced, 0);
+}
+
+// What could not be cut off the log must not pass for cut off.
+TEST_F(RepairTest, AWriteThatFailsBeforeWhatFailedIsCutOff) {
+  Db a = OpenWithTable();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  std::atomic<int> zeros{0};
+  storage_.SetFaultHook([&](const Call& call) {
+    constexpr int kFrameHeader = 24;
+    const bool cuts =
+        call.op == Op::kWrite && call.kind == FileKind::kWal && call.amount == kFrameHeader;
+    return cuts && zeros++ == 0 ? SQLITE_IOERR_WRITE : SQLITE_OK;
+  });
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(zeros, 1);
+  EXPECT_EQ(Stats(a).fenced, 1);
+  EXPECT_EQ(a.Exec("BEGIN IMMEDIATE; ROLLBACK"), SQLITE_OK) << "the next attempt succeeds";
+  storage_.SetFaultHook(nullptr);
+  ExpectTakenBack(a, 1);
+}
+
+// Whoever comes by next goes on with what is left to do.
+TEST_F(RepairTest, TheOneThatHasTakenItBackClosesWhileTheDiskIsBroken) {
+  Db a = OpenWithTable();
+  Db b = OpenWal();
+  b.Int("SELECT count(*) FROM t");
+  storage_.FailSyncs(FileKind::kWal, 1, 1000);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(a.Close(), SQLITE_OK);
+  EXPECT_EQ(Stats(b).fenced, 1);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  b.Exec("BEGIN IMMEDIATE; ROLLBACK");
+  ExpectTakenBack(b, 1);
 }
 
 }  // namespace
