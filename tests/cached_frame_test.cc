@@ -1,6 +1,11 @@
 // Pages that this process has just written to the log are read from memory, and are those of the
 // log.
+#include <sqlite3.h>
+
 #include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "support/fault_test.h"
@@ -96,6 +101,41 @@ TEST_F(CachedFrameTest, CommitsOfOthersInBetween) {
       ExpectSameEverywhere(kSum);
     }
   }
+}
+
+// It has no snapshot, but may have had one, of a log whose frames were others.
+TEST_F(CachedFrameTest, ACheckpointReadsTheLogItself) {
+  for (int i = 0; i < 30; i++) InsertOk(a_);
+  ExpectSameEverywhere(kSum);
+  a_.ExecOk("PRAGMA wal_checkpoint(RESTART)");
+  for (int i = 0; i < 20; i++) other_.ExecOk("UPDATE t SET n = n + 1000");
+  const std::string expected = other_.Text(kSum);
+  for (const char* mode : {"PASSIVE", "TRUNCATE"}) {
+    b_.ExecOk(std::string("PRAGMA wal_checkpoint(") + mode + ")");
+    EXPECT_EQ(Db(path(), "store").Text(kSum), expected) << mode;
+  }
+  EXPECT_EQ(Db(path(), "store").Text("PRAGMA integrity_check"), "ok");
+}
+
+// A tool may ask for as many bytes as a page has, but from elsewhere.
+TEST_F(CachedFrameTest, NothingButAPageIsReadFromMemory) {
+  InsertOk(a_);
+  b_.ExecOk("BEGIN");
+  EXPECT_EQ(ReadsOf(b_, kSum), 0);
+  sqlite3_file* log = nullptr;
+  ASSERT_EQ(sqlite3_file_control(b_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &log), SQLITE_OK);
+  constexpr int kFrameHeader = 24;
+  std::string bytes(static_cast<size_t>(page_size_), '\0');
+  std::string expected = bytes;
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(path() + "-wal"));
+  for (int64_t offset = size - page_size_ - kFrameHeader; offset <= size - page_size_; offset++) {
+    std::ifstream(path() + "-wal", std::ios::binary)
+        .seekg(offset)
+        .read(expected.data(), page_size_);
+    ASSERT_EQ(log->pMethods->xRead(log, bytes.data(), page_size_, offset), SQLITE_OK);
+    EXPECT_TRUE(bytes == expected) << offset;
+  }
+  b_.ExecOk("COMMIT");
 }
 
 // Pages that were written twice, and rolled back to a savepoint: what others read are the last

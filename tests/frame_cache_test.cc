@@ -133,6 +133,22 @@ TEST_F(FrameCacheTest, PagesHaveOneSize) {
   EXPECT_EQ(cache_.ChainOf({kSalts, 6}), 0U);
 }
 
+TEST_F(FrameCacheTest, PagesThatAreTooSmallAreNotKept) {
+  for (const int size : {0, kPage / 2}) {
+    cache_.OnCommit({kSalts, 4}, {kSalts, 5}, {}, size);
+    EXPECT_EQ(cache_.ChainOf({kSalts, 5}), 0U) << size;
+  }
+  Commit(5, 1, 1, 1);
+  EXPECT_EQ(Read(cache_.ChainOf({kSalts, 5}), 1), 1);
+}
+
+// Each connection makes room, also while others read.
+TEST_F(FrameCacheTest, MakingRoomAgainChangesNothing) {
+  Commit(5, 1, 1, 1);
+  cache_.Reserve();
+  EXPECT_EQ(Read(cache_.ChainOf({kSalts, 5}), 1), 1);
+}
+
 TEST(FrameCacheWithoutRoomTest, KeepsNothing) {
   FrameCache cache;
   cache.OnCommit({kSalts, 1}, {kSalts, 2}, {}, kPage);

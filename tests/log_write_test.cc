@@ -217,5 +217,12 @@ TEST_F(LogWriteTest, ExclusiveLockingModeWritesHeadersAndPages) {
   EXPECT_EQ(WritesOf(db, "INSERT INTO t VALUES(1)"), (std::vector<int64_t>{24, kPage}));
 }
 
+// There SQLite calls nothing at the end of a transaction that it rolls back.
+TEST_F(LogWriteTest, AConnectionThatGoesOverToExclusiveLockingModeDoesSoToo) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA locking_mode=EXCLUSIVE; UPDATE t SET x = 'x'");
+  EXPECT_EQ(WritesOf(db, "UPDATE t SET x = 'y'"), (std::vector<int64_t>{24, kPage}));
+}
+
 }  // namespace
 }  // namespace groupcommit::testing
