@@ -133,6 +133,31 @@ TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   ExpectWorkGoesOn();
 }
 
+// And one of ours on top of theirs, so that the newest header is ours again.
+TEST_F(FenceTest, AnotherProcessHasCommittedInBetween) {
+  const int failed = ledger_.Next();
+  const int theirs = ledger_.Next();
+  const int on_top = ledger_.Next();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  other_.ExecOk("PRAGMA synchronous=NORMAL");
+  EXPECT_EQ(ledger_.Note(theirs, other_.Exec(Ledger::InsertOf(theirs)), false), SQLITE_OK);
+  std::future<int> last = ExecAsync(b_, Ledger::InsertOf(on_top));
+  ExpectToWait(last, observer_, 2);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(last.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(LogCapture::Take().message.find("another process has committed on top"),
+            std::string::npos);
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  CloseAll();
+  for (const int n : {failed, on_top}) ledger_.Note(n, SQLITE_OK);  // beneath theirs, and above
+  ledger_.ExpectIn(other_);
+  EXPECT_EQ(Insert(other_, false), SQLITE_OK);
+}
+
 // A reader elsewhere sees the failed commit. Its frames must not change under it.
 TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
   FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
