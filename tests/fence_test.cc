@@ -40,6 +40,20 @@ class FenceTest : public FaultTest {
     for (Db* db : {&a_, &b_, &c_, &observer_}) *db = Open();
   }
 
+  // As if a checkpoint had copied all that is in the log, what failed included; or nothing.
+  void SetBackfill(bool all) {
+    constexpr int kLastFrame = 4;  // wal.c: WalIndexHdr.mxFrame, WalCkptInfo.nBackfill
+    constexpr int kBackfill = 24;
+    sqlite3_file* file = nullptr;
+    ASSERT_EQ(sqlite3_file_control(other_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file),
+              SQLITE_OK);
+    other_.Int("SELECT count(*) FROM t");
+    void volatile* map = nullptr;
+    ASSERT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
+    auto* words = static_cast<volatile uint32_t*>(map);
+    words[kBackfill] = all ? words[kLastFrame] : 0;
+  }
+
   Db other_;
 };
 
@@ -73,20 +87,11 @@ TEST_F(FenceTest, AFullCheckpointOfOursIsWaiting) {
 
 // No snapshot of ours lets it, but then the failed commits may be in the database file as a half.
 TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
-  constexpr int kLastFrame = 4;  // wal.c: WalIndexHdr.mxFrame, WalCkptInfo.nBackfill
-  constexpr int kBackfill = 24;
   const int failed = ledger_.Next();
   storage_.HoldSyncs(FileKind::kWal);
   std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
-  sqlite3_file* file = nullptr;
-  ASSERT_EQ(sqlite3_file_control(other_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file),
-            SQLITE_OK);
-  other_.Int("SELECT count(*) FROM t");
-  void volatile* map = nullptr;
-  ASSERT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
-  auto* words = static_cast<volatile uint32_t*>(map);
-  words[kBackfill] = words[kLastFrame];
+  SetBackfill(true);
   EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
   storage_.OpenGate();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
@@ -95,9 +100,30 @@ TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
   EXPECT_EQ(Stats(observer_).fenced, 1);
   EXPECT_EQ(Insert(b_), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(Insert(other_), SQLITE_BUSY);
-  words[kBackfill] = 0;  // so it may be taken back
+  SetBackfill(false);  // so it may be taken back
   ExpectWorkGoesOn();
   ExpectLedger();
+}
+
+// While they are in sight, the cache of a connection that has read them under the write lock would
+// pass for good: the header is still the same.
+TEST_F(FenceTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
+  const int failed = ledger_.Next();
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  b_.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
+  std::future<int> rollback = ExecAsync(b_, "ROLLBACK");
+  ExpectToWait(rollback, observer_, 2);
+  SetBackfill(true);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
+  rollback.get();
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  EXPECT_EQ(b_.Exec("SELECT count(*) FROM t"), SQLITE_IOERR_FSYNC);
+  SetBackfill(false);
+  ExpectWorkGoesOn();
 }
 
 // A commit of theirs lies on top of the failed one: they would lose it.
