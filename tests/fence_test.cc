@@ -105,6 +105,27 @@ TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
   ExpectLedger();
 }
 
+// The last connection closes, and makes a checkpoint of the header that it has read. Then it takes
+// back what failed, as it can by now: so the checkpoint must not go on.
+TEST_F(FenceTest, TheCheckpointAtCloseCopiesNothingThatFailed) {
+  const int failed = ledger_.Next();
+  for (Db* db : {&b_, &c_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  SetBackfill(true);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  storage_.OpenGate();
+  EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(a_).fenced, 1);
+  SetBackfill(false);
+  EXPECT_EQ(other_.Close(), SQLITE_OK);
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  OpenAll();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
 // While they are in sight, the cache of a connection that has read them under the write lock would
 // pass for good: the header is still the same.
 TEST_F(FenceTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
