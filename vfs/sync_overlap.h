@@ -34,7 +34,7 @@ class SyncOverlap {
 
   // A sync has taken `nanos`; when it began, `under_way` of those that share were, with itself.
   // They may overlap only if they are `independent`.
-  void Learn(int under_way, int64_t nanos, const Load& load, bool independent);
+  void Learn(int under_way, int64_t nanos, const Load& now, bool independent);
 
   // Does it matter now whether they are?
   bool is_wanted() const { return is_wanted_; }
