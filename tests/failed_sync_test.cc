@@ -29,12 +29,6 @@ class FailedSyncTest : public ShimTest {
     return commit;
   }
 
-  // Fails the held sync; those that follow succeed.
-  void FailHeldSync() {
-    EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-    storage_.OpenGate();
-  }
-
   // Both connections find `rows` rows, commit, and find their commits after a power cut.
   void ExpectWorkGoesOn(int64_t rows) {
     for (Db* db : {&a_, &b_}) {
@@ -240,8 +234,7 @@ TEST_F(FailedSyncTest, AFailureDuringTheRepairBringsNothingBack) {
     return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
   });
   EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_NE(flush.get(), SQLITE_OK);
   EXPECT_EQ(failures, 1);

@@ -147,8 +147,7 @@ TEST_F(TwoDatabasesTest, TheFailureOfTheOneIsNotThatOfTheOther) {
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   std::future<int> passing = ExecAsync(b_, "INSERT INTO other.t VALUES('x')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(passing.get(), SQLITE_OK);
   for (Db* db : {&a_, &b_}) {
@@ -172,8 +171,7 @@ TEST_P(BothOnTopTest, ATransactionOverBothOnTopOfAPendingCommit) {
   std::future<int> failing = ExecAsync(a_, "INSERT INTO " + failing_schema + ".t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   b_.ExecOk("BEGIN; INSERT INTO main.t VALUES('both'); INSERT INTO other.t VALUES('both')");
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
   const int rc = b_.Exec("COMMIT");
   EXPECT_NE(rc, SQLITE_OK) << "it was written on top of lost bytes";

@@ -75,8 +75,7 @@ TEST_F(FenceTest, AFullCheckpointOfOursIsWaiting) {
   });
   std::future<int> checkpoint = ExecAsync(c_, "PRAGMA wal_checkpoint(FULL)");
   while (refused == 0) std::this_thread::yield();
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
   EXPECT_NE(checkpoint.get(), SQLITE_OK);
   storage_.SetObserver(nullptr);
@@ -92,8 +91,7 @@ TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
   std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   SetBackfill(true);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
 
   EXPECT_NE(LogCapture::Take().message.find("a checkpoint has copied"), std::string::npos);
@@ -114,8 +112,7 @@ TEST_F(FenceTest, TheCheckpointAtCloseCopiesNothingThatFailed) {
   std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   SetBackfill(true);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(Stats(a_).fenced, 1);
   SetBackfill(false);
@@ -137,8 +134,7 @@ TEST_F(FenceTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
   std::future<int> rollback = ExecAsync(b_, "ROLLBACK");
   ExpectToWait(rollback, observer_, 2);
   SetBackfill(true);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
   rollback.get();
   EXPECT_EQ(Stats(observer_).fenced, 1);
@@ -156,8 +152,7 @@ TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   const int theirs = ledger_.Next();
   std::future<int> on_top = ExecAsync(other_, Ledger::InsertOf(theirs));
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(ledger_.Note(theirs, on_top.get()), SQLITE_OK);
 
@@ -192,8 +187,7 @@ TEST_F(FenceTest, AnotherProcessHasCommittedInBetween) {
   EXPECT_EQ(ledger_.Note(theirs, other_.Exec(Ledger::InsertOf(theirs)), false), SQLITE_OK);
   std::future<int> last = ExecAsync(b_, Ledger::InsertOf(on_top));
   ExpectToWait(last, observer_, 2);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(last.get(), SQLITE_IOERR_FSYNC);
   EXPECT_NE(LogCapture::Take().message.find("another process has committed on top"),

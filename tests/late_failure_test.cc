@@ -54,8 +54,7 @@ TEST_F(LateFailureTest, WhileACommitIsBeingNumbered) {
   storage_.SetObserver([&](const Call& call) {
     if (call.op != Op::kWrite || call.kind != FileKind::kWal || armed.exchange(true)) return;
     at_next_mutex = [&] {
-      EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-      storage_.OpenGate();
+      FailHeldSync();
       while (Stats(observer).fenced == 0) std::this_thread::yield();
       failed = true;
     };

@@ -77,8 +77,7 @@ TEST_F(RepairTest, ALogThatIsTakenBackToWhereACheckpointStopped) {
   EXPECT_EQ(checkpoint.get(), SQLITE_OK);
   c.ExecOk("PRAGMA groupcommit_policy=auto");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   ExpectTakenBack(c, rows);
 }

@@ -129,8 +129,7 @@ TEST_F(RollBackTest, AWriterOnTopOfAFailedCommitTakesItBackAsItEnds) {
   std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   writer.ExecOk("BEGIN IMMEDIATE");
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   while (Stats(writer).fenced == 0) std::this_thread::yield();
   const std::thread::id self = std::this_thread::get_id();
   bool has_cut = false;
@@ -158,8 +157,7 @@ TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsGoodAgainAfterwards) {
   reader.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
   std::future<int> rollback = ExecAsync(reader, "ROLLBACK");
   ExpectToWait(rollback, observer, 2);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   rollback.get();
   EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
@@ -192,8 +190,7 @@ TEST_F(RollBackTest, AStatementThatIsLeftOpenDoesNotKeepWritersOut) {
       is_fenced = true;
     }
   });
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   while (!is_fenced) std::this_thread::yield();
   EXPECT_EQ(reader.Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
@@ -227,8 +224,7 @@ TEST_F(RollBackTest, ASnapshotIsGivenUpOnce) {
   std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   reader.ExecOk("BEGIN; SELECT * FROM u");
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   while (reader.Exec("SELECT * FROM t") == SQLITE_OK) std::this_thread::yield();
   reader.Exec("ROLLBACK");
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);

@@ -104,8 +104,7 @@ TEST_F(UnpublishedCommitTest, TheNextOneOfItsConnectionWaitsForThoseBeneath) {
   const int n = ledger_.Next();
   std::future<int> on_top = ExecAsync(b_, Ledger::InsertOf(n));
   ExpectToWait(on_top, observer_, 2);
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(beneath.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(ledger_.Note(n, on_top.get()), SQLITE_IOERR_FSYNC);
   sqlite3_finalize(select);

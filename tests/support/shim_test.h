@@ -67,6 +67,12 @@ class ShimTest : public ::testing::Test {
     EXPECT_FALSE(IsReady(result)) << "it did not wait";
   }
 
+  // The sync that is held fails, and no other one is held.
+  void FailHeldSync() {
+    EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+    storage_.OpenGate();
+  }
+
   // Number of rows that stock SQLite finds after a power cut at this moment.
   int64_t RowsAfterPowerCut(const std::string& file = "test.db") {
     const std::string cut = dir_.path() + "/cut";
