@@ -1,4 +1,6 @@
 // A thread that sleeps after it was refused the write lock, and what it owes of that sleep.
+#include "lost_race.h"
+
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,7 +13,6 @@
 
 #include "process.h"
 #include "support/fake_clock.h"
-#include "write_queue.h"
 
 namespace groupcommit::testing {
 namespace {

@@ -252,6 +252,15 @@ TEST_F(WriteQueueTest, WhoseTimeRunsOutInALongTurnWaitsForItsEnd) {
   EXPECT_TRUE(queue_.TryAcquire(2));
 }
 
+TEST_F(WriteQueueTest, NobodyWaitsForTheEndOfALongTurnThatIsGivenUp) {
+  StartLongTurn(1, 100 * kMilli);
+  ASSERT_TRUE(queue_.TryAcquire(1));
+  std::future<bool> turn = StartWaiter(2, queue_.NewTicket(), kMilli, false);
+  queue_.GiveUp();
+  clock_.Advance(kPatrol);
+  EXPECT_FALSE(turn.get());
+}
+
 TEST_F(WriteQueueTest, NobodyWaitsForTheEndOfALongTurnThatIsOver) {
   StartLongTurn(1, 100 * kMilli);
   std::future<bool> first = StartWaiter(2, queue_.NewTicket());

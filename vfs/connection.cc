@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstring>
 
+#include "lost_race.h"
 #include "sync_strength.h"
 
 namespace groupcommit {

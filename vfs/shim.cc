@@ -14,12 +14,12 @@
 #include "file.h"
 #include "flush_policy.h"
 #include "groupcommit.h"
+#include "lost_race.h"
 #include "main_file.h"
 #include "process.h"
 #include "sqlite.h"
 #include "sqlite_version.h"
 #include "wal_file.h"
-#include "write_queue.h"
 
 namespace groupcommit {
 namespace {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "connection.h"
+#include "lost_race.h"
 
 namespace groupcommit {
 // SQLite asks for the write lock. Refused here, it drops its snapshot and calls the busy handler,

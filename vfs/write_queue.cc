@@ -1,8 +1,6 @@
 #include "write_queue.h"
 
 #include <algorithm>
-#include <climits>
-#include <utility>
 
 namespace groupcommit {
 
@@ -58,6 +56,11 @@ void WriteQueue::Release(Writer writer) {
   } else {
     lock_.store(0, std::memory_order_seq_cst);
   }
+}
+
+void WriteQueue::GiveUp() {
+  long_turn_until_.store(0, std::memory_order_release);
+  lock_.store(0, std::memory_order_release);
 }
 
 // Keeps the lock for `writer`, unless it is no longer as it was.
@@ -223,129 +226,6 @@ void WriteQueue::Dequeue(Waiter* waiter) {
   while (*link != waiter) link = &(*link)->next;
   *link = waiter->next;
   queued_.fetch_sub(1, std::memory_order_seq_cst);
-}
-
-// ---- Sleeping in line ----
-
-namespace {
-
-// The write lock that this thread was last refused.
-struct Lost {
-  ~Lost();
-  enum class Stage : uint8_t {
-    kNothing,
-    kRefused,  // and the thread has asked for nothing since: it may be about to sleep for it
-    kSlept,    // for its turn: it will ask again
-    kHas,      // it has got the lock, and its statement may have to wait for another one
-    kReaders,  // and that is one that readers have
-  };
-  Stage stage = Stage::kNothing;
-  bool elsewhere = false;  // the lock was not another thread's of this process
-  std::shared_ptr<WriteQueue> queue;
-  WriteQueue::Writer writer = WriteQueue::kNobody;
-  uint64_t fork_generation = 0;
-  bool put_off = false;
-  bool goes_on = false;  // until is what the statement owes of its sleeps for another lock
-  uint64_t ticket = 0;   // from the first refusal on
-  int64_t until = 0;     // when its sleeps would have ended, had none been cut short; ns
-};
-thread_local Lost lost;
-// Destructors of static objects run after those of the main thread, and may use a database.
-thread_local bool lost_is_gone = false;
-
-Lost::~Lost() { lost_is_gone = true; }
-
-// What sleeps for another lock were cut short by, if the statement that sleeps now is still the
-// same: the first sleep of SQLite's busy handler takes 1 ms, and no other one does, but the last
-// perhaps (main.c: sqliteDefaultBusyCallback()).
-int64_t OwedNanos(int micros, int64_t now) {
-  constexpr int kFirstSleepMicros = 1'000;
-  return micros > kFirstSleepMicros ? std::max<int64_t>(lost.until - now, 0) : 0;
-}
-
-}  // namespace
-
-void LostRace::Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
-                    bool elsewhere) {
-  if (lost_is_gone) return;
-  if (lost.stage != Lost::Stage::kSlept || lost.writer != writer) {
-    lost.goes_on = lost.stage == Lost::Stage::kHas && lost.writer != writer;
-    if (!lost.goes_on) lost.until = 0;
-    if (lost.queue != queue) lost.queue = queue;
-    lost.writer = writer;
-    lost.fork_generation = ForkGeneration();
-    lost.ticket = queue->NewTicket();
-  }
-  lost.stage = Lost::Stage::kRefused;
-  lost.elsewhere = elsewhere;
-}
-
-void LostRace::OnAcquired(WriteQueue::Writer writer) {
-  if (lost_is_gone || lost.writer != writer) return;
-  lost.stage = lost.stage == Lost::Stage::kSlept ? Lost::Stage::kHas : Lost::Stage::kNothing;
-}
-
-void LostRace::OnReleased(WriteQueue::Writer writer) {
-  if (lost_is_gone || lost.writer != writer) return;
-  const bool had = lost.stage == Lost::Stage::kHas || lost.stage == Lost::Stage::kReaders;
-  if (had) lost.stage = Lost::Stage::kNothing;
-}
-
-void LostRace::NoteReaders(WriteQueue::Writer writer) {
-  if (lost_is_gone || lost.writer != writer) return;
-  if (lost.stage == Lost::Stage::kHas) lost.stage = Lost::Stage::kReaders;
-}
-
-void LostRace::PutOffSleep() {
-  if (!lost_is_gone) lost.put_off = true;
-}
-
-bool LostRace::HasPutOffSleep() {
-  return !lost_is_gone && lost.stage == Lost::Stage::kSlept && !std::exchange(lost.put_off, false);
-}
-
-void LostRace::Pass() {
-  if (lost_is_gone) return;
-  lost.put_off = false;
-  if (lost.stage == Lost::Stage::kRefused) lost.stage = Lost::Stage::kNothing;
-  if (lost.stage == Lost::Stage::kReaders) lost.stage = Lost::Stage::kHas;
-}
-
-bool LostRace::Sleep(int micros) {
-  if (lost_is_gone) return false;
-  if (lost.stage != Lost::Stage::kRefused || lost.fork_generation != ForkGeneration()) return false;
-  lost.stage = Lost::Stage::kSlept;
-  Clock& clock = lost.queue->clock();
-  // SQLite's busy handler counts its sleeps and not the time: what an early end saved is slept
-  // later, if it was in vain, and what a late one took is not slept again (main.c:
-  // sqliteDefaultBusyCallback()).
-  constexpr int64_t kNanosPerMicro = 1000;
-  const int64_t now = clock.NowNanos();
-  if (lost.until == 0) lost.until = now;
-  if (std::exchange(lost.goes_on, false)) lost.until = now + OwedNanos(micros, now);
-  // (But not what a long turn took, nor the time since another statement that has given up.)
-  lost.until = std::max(lost.until, now - lost.queue->late_nanos()) + micros * kNanosPerMicro;
-  if (lost.put_off) {
-    lost.put_off = false;
-  } else {
-    const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
-    lost.queue->AwaitTurn(lost.writer, lost.ticket, deadline, !lost.elsewhere);
-  }
-  return true;
-}
-
-int LostRace::OwedMicros(int micros) {
-  constexpr int64_t kNanosPerMicro = 1000;
-  if (lost_is_gone || lost.stage != Lost::Stage::kReaders) return 0;
-  lost.stage = Lost::Stage::kHas;
-  const int64_t owed = OwedNanos(micros, lost.queue->clock().NowNanos());
-  lost.until = 0;
-  return static_cast<int>(std::min<int64_t>(owed / kNanosPerMicro, INT_MAX - micros));
-}
-
-int64_t LostRace::SleepsUntil(WriteQueue::Writer writer) {
-  if (lost_is_gone) return 0;
-  return lost.stage == Lost::Stage::kSlept && lost.writer == writer ? lost.until : 0;
 }
 
 }  // namespace groupcommit

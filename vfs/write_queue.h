@@ -20,7 +20,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 
 #include "clock.h"
 #include "mutex.h"
@@ -74,7 +73,7 @@ class WriteQueue {
   void Release(Writer writer) EXCLUDES(mutex_);
 
   // The same, but wakes nobody up: there is nothing to be had, as another process has the lock.
-  void GiveUp() { lock_.store(0, std::memory_order_release); }
+  void GiveUp();
 
   // The next turn is `writer`'s, unless it gets the lock before.
   void Favor(Writer writer) { favored_.store(writer, std::memory_order_relaxed); }
@@ -166,34 +165,6 @@ class WriteQueue {
 
   Mutex mutex_;
   Waiter* first_ GUARDED_BY(mutex_) = nullptr;  // by ticket
-};
-
-// What the calling thread has to do with write queues. It tells SQLite's sleep for the write lock
-// from any other: there is no argument by which xSleep could.
-class LostRace {
- public:
-  // `writer` was refused the lock. `elsewhere` if not another thread of this process has it.
-  static void Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer writer,
-                   bool elsewhere);
-  // `writer` has the lock, or no longer has it. Meanwhile the same statement may be refused another
-  // one: then what was slept too little for this one is added to the sleep for that.
-  static void OnAcquired(WriteQueue::Writer writer);
-  static void OnReleased(WriteQueue::Writer writer);
-  // It has been refused one that readers have: for that it sleeps outside. How much longer than
-  // `micros`, in us?
-  static void NoteReaders(WriteQueue::Writer writer);
-  static int OwedMicros(int micros);
-  // When the sleeps for `writer` would have ended that were cut short for its turn; else 0.
-  static int64_t SleepsUntil(WriteQueue::Writer writer);
-  // The next sleep takes no time, but is added to the one after it.
-  static void PutOffSleep();
-  // Has there been such a sleep?
-  static bool HasPutOffSleep();
-  // The thread asks for a lock: if it was about to sleep, it is no longer.
-  static void Pass();
-  // If the calling thread has just been refused a lock, waits for it at most `micros`, and returns
-  // true.
-  static bool Sleep(int micros);
 };
 
 }  // namespace groupcommit
