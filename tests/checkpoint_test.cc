@@ -120,6 +120,7 @@ TEST_F(CheckpointTest, ALongRunningReader) {
   Db reader = OpenOne();
   reader.ExecOk("INSERT INTO t VALUES(1); BEGIN; SELECT * FROM t");
   CountGates(db);
+  storage_.SetSyncDelay(std::chrono::microseconds(100));  // so that none of them is alone
   Write(4, commits);
   storage_.SetObserver(nullptr);
   EXPECT_EQ(GateOf(db).log_readers(), 1);

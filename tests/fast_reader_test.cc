@@ -130,7 +130,7 @@ class FastReaderTest::Reader {
   Db& db() { return db_; }
   // Some reader has to have waited, which may take a while on a busy machine.
   bool HasEnough() const {
-    if (HasFailure() || cuts_ >= Scaled(400)) return true;
+    if (HasFailure() || cuts_ >= 400) return true;
     return cuts_ >= Scaled(40) && Stats(db_).reader_waits > 0;
   }
   int RandomRow() { return static_cast<int>(random_() % kRows); }
