@@ -14,8 +14,7 @@ class ReplayTest : public ::testing::Test {
  protected:
   ReplayTest() {
     record_.Reset(1);
-    std::string created("file\0", 5);
-    created.append(4 * kSector, 'a');
+    const std::string created = std::string("file") + '\0' + std::string(4 * kSector, 'a');
     record_.Append(Event::kCreate, 0, 0, 0, created);
   }
 
