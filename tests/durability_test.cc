@@ -13,9 +13,7 @@ using DurabilityTest = ShimTest;
 
 TEST_F(DurabilityTest, CommitWaitsForItsSync) {
   Db db = OpenWithTable();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(db, "INSERT INTO t VALUES('x')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(db, "INSERT INTO t VALUES('x')");
   EXPECT_FALSE(IsReady(commit));
   EXPECT_EQ(RowsAfterPowerCut(), 1);
   storage_.OpenGate();
@@ -96,9 +94,7 @@ TEST_F(DurabilityTest, ACheckpointsSyncCoversPendingCommits) {
   Db other = OpenWithTable();
   Db checkpointer = OpenWithTable();
   Db observer(path(), "gc");
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> leader = ExecAsync(db, "INSERT INTO t VALUES('x')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> leader = ExecUntilSync(db, "INSERT INTO t VALUES('x')");
   std::future<int> follower = ExecAsync(other, "INSERT INTO t VALUES('y')");
   while (Stats(observer).pending < 2) std::this_thread::yield();
   std::future<int> checkpoint = ExecAsync(checkpointer, "PRAGMA wal_checkpoint");
@@ -149,9 +145,7 @@ TEST_F(DurabilityTest, ANormalCommitWaitsForThePendingOnesBeneath) {
   // A table of its own, so that it reads no page of the pending commit.
   normal.ExecOk("PRAGMA synchronous=NORMAL; CREATE TABLE u(x)");
   normal.Int("SELECT count(*) FROM u");
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> beneath = ExecAsync(full, "INSERT INTO t VALUES('full')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> beneath = ExecUntilSync(full, "INSERT INTO t VALUES('full')");
   std::future<int> on_top = ExecAsync(normal, "INSERT INTO u VALUES('normal')");
   ExpectToWait(on_top, observer, 2);
   storage_.OpenGate();

@@ -21,14 +21,6 @@ class FailedSyncTest : public ShimTest {
     rows_ = a_.Int("SELECT count(*) FROM t");
   }
 
-  // Starts a commit of `db` whose sync is held.
-  std::future<int> PendingCommit(Db& db, const std::string& sql) {
-    storage_.HoldSyncs(FileKind::kWal);
-    std::future<int> commit = ExecAsync(db, sql);
-    EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
-    return commit;
-  }
-
   // Both connections find `rows` rows, commit, and find their commits after a power cut.
   void ExpectWorkGoesOn(int64_t rows) {
     for (Db* db : {&a_, &b_}) {
@@ -71,7 +63,7 @@ TEST_F(FailedSyncTest, EveryCommitThatItCoversFailsAndNoOther) {
   std::vector<Db> followers;
   for (int i = 0; i < kFollowers; i++) followers.push_back(OpenWal());
   std::vector<std::future<int>> commits;
-  commits.push_back(PendingCommit(a_, "INSERT INTO t VALUES('durable')"));
+  commits.push_back(ExecUntilSync(a_, "INSERT INTO t VALUES('durable')"));
   for (Db& db : followers) {
     commits.push_back(ExecAsync(db, "INSERT INTO t VALUES('failed')"));
     ExpectToWait(commits.back(), observer_, static_cast<int64_t>(commits.size()));
@@ -91,7 +83,7 @@ TEST_F(FailedSyncTest, EveryCommitThatItCoversFailsAndNoOther) {
 // A transaction that began on top of a pending commit ends with an error once that has failed, as
 // SQLite ends one after an I/O error (vdbeaux.c: sqlite3VdbeHalt()).
 TEST_F(FailedSyncTest, ATransactionOnASnapshotThatFailedEndsWithAnError) {
-  std::future<int> commit = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   b_.ExecOk("BEGIN; SELECT 1 FROM sqlite_schema");
   FailHeldSync();
   EXPECT_EQ(b_.Exec("SELECT count(*) FROM t") & 0xff, SQLITE_IOERR);
@@ -155,7 +147,7 @@ TEST_F(FailedSyncTest, AnErrorThatEachHandleReportsOnce) {
 }
 
 TEST_F(FailedSyncTest, AWriterInTheMiddleOfItsTransactionFailsToo) {
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   b_.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES('failed, in the middle')");
   FailHeldSync();
   // The failed commit cannot be taken back yet, and must not wait for ever: its thread may be the
@@ -219,9 +211,7 @@ TEST_F(FailedSyncTest, AFailedCheckpointTakesThePendingCommitsAlong) {
 // Its own sync had succeeded, but another one beside it failed; and so does the first one of the
 // repair that could make durable that it was cut off. That one must not be taken for old news.
 TEST_F(FailedSyncTest, AFailureDuringTheRepairBringsNothingBack) {
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, "CREATE TABLE failed(x)");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, "CREATE TABLE failed(x)");
   std::future<int> flush = ExecAsync(b_, "PRAGMA groupcommit_flush");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   std::atomic<bool> is_cut{false};
@@ -265,7 +255,7 @@ TEST_F(FailedSyncTest, TheFlushersSyncIsTheLastThatIsUnderWay) {
 }
 
 TEST_F(FailedSyncTest, AReaderThatWaitsGetsAnErrorAndNoRow) {
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   std::future<int> reader = ExecAsync(b_, "SELECT count(*) FROM t");
   ExpectToWait(reader, observer_, 2);
   FailHeldSync();
@@ -277,7 +267,7 @@ TEST_F(FailedSyncTest, AReaderThatWaitsGetsAnErrorAndNoRow) {
 // A snapshot above the durable tail that reads nothing while the sync fails, and then again.
 TEST_F(FailedSyncTest, ASnapshotThatIncludesAFailedCommitIsRefused) {
   a_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   b_.ExecOk("BEGIN; SELECT x FROM u");  // a page that the pending commit did not change
   FailHeldSync();
   EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
@@ -298,7 +288,7 @@ TEST_F(FailedSyncTest, ASnapshotFromBeforeTheFailedCommitIsNotDisturbed) {
 
 // A cache that was filled inside a write transaction which was then rolled back.
 TEST_F(FailedSyncTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   b_.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
   std::future<int> rollback = ExecAsync(b_, "ROLLBACK");
   ExpectToWait(rollback, observer_, 2);
@@ -310,7 +300,7 @@ TEST_F(FailedSyncTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
 
 TEST_F(FailedSyncTest, ANormalCommitOnTopFailsWithTheOnesBeneath) {
   b_.ExecOk("PRAGMA synchronous=NORMAL");
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   std::future<int> on_top = ExecAsync(b_, "INSERT INTO t VALUES('failed, on top')");
   ExpectToWait(on_top, observer_, 2);
   FailHeldSync();
@@ -334,7 +324,7 @@ TEST_F(FailedSyncTest, ANormalCommitBeneathSurvives) {
 TEST_F(FailedSyncTest, ARetryWithTheSameBytesDoesNotReviveWhatCameAfterIt) {
   Db c = OpenWal();
   const std::string retried = "UPDATE t SET x='same' WHERE rowid=1";
-  std::future<int> first = PendingCommit(a_, retried);
+  std::future<int> first = ExecUntilSync(a_, retried);
   std::future<int> second = ExecAsync(c, "UPDATE t SET x='failed' WHERE rowid=2");
   ExpectToWait(second, observer_, 2);
   // The first sync covers the first commit only; let it fail, and with it both.
@@ -365,7 +355,7 @@ TEST_F(FailedSyncTest, TheFirstCommitAfterARestartOfTheLog) {
 // commit, which it acknowledged, along. So the fence holds.
 TEST_F(FailedSyncTest, WithACommitOfAnotherProcessOnTopTheFenceHoldsUntilTheEnd) {
   if (!HaveStockShell()) GTEST_SKIP() << "the sqlite3 shell is not installed";
-  std::future<int> failing = PendingCommit(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   int status = -1;
   StockShell(path(), "INSERT INTO t VALUES('other process');\n", &status);
   ASSERT_EQ(status, 0);

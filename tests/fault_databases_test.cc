@@ -142,9 +142,7 @@ class TwoDatabasesTest : public ShimTest {
 
 // The one fails, the other goes on as if nothing had happened.
 TEST_F(TwoDatabasesTest, TheFailureOfTheOneIsNotThatOfTheOther) {
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> failing = ExecAsync(a_, "INSERT INTO main.t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> failing = ExecUntilSync(a_, "INSERT INTO main.t VALUES('failed')");
   std::future<int> passing = ExecAsync(b_, "INSERT INTO other.t VALUES('x')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   FailHeldSync();
@@ -167,9 +165,8 @@ class BothOnTopTest : public TwoDatabasesTest, public ::testing::WithParamInterf
 
 TEST_P(BothOnTopTest, ATransactionOverBothOnTopOfAPendingCommit) {
   const std::string failing_schema = GetParam();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> failing = ExecAsync(a_, "INSERT INTO " + failing_schema + ".t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> failing =
+      ExecUntilSync(a_, "INSERT INTO " + failing_schema + ".t VALUES('failed')");
   b_.ExecOk("BEGIN; INSERT INTO main.t VALUES('both'); INSERT INTO other.t VALUES('both')");
   FailHeldSync();
   EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);

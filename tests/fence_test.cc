@@ -62,9 +62,7 @@ class FenceTest : public FaultTest {
 TEST_F(FenceTest, AFullCheckpointOfOursIsWaiting) {
   c_.SetBusyTimeout(60'000);
   const int failed = ledger_.Next();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   std::atomic<int> refused{0};
   storage_.SetObserver([&refused](const Call& call) {
     constexpr int kFirstReadLock = 3;
@@ -87,9 +85,7 @@ TEST_F(FenceTest, AFullCheckpointOfOursIsWaiting) {
 // No snapshot of ours lets it, but then the failed commits may be in the database file as a half.
 TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
   const int failed = ledger_.Next();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   SetBackfill(true);
   FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
@@ -108,9 +104,7 @@ TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
 TEST_F(FenceTest, TheCheckpointAtCloseCopiesNothingThatFailed) {
   const int failed = ledger_.Next();
   for (Db* db : {&b_, &c_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   SetBackfill(true);
   FailHeldSync();
   EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
@@ -127,9 +121,7 @@ TEST_F(FenceTest, TheCheckpointAtCloseCopiesNothingThatFailed) {
 // pass for good: the header is still the same.
 TEST_F(FenceTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
   const int failed = ledger_.Next();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   b_.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
   std::future<int> rollback = ExecAsync(b_, "ROLLBACK");
   ExpectToWait(rollback, observer_, 2);
@@ -146,9 +138,7 @@ TEST_F(FenceTest, ACacheWithPagesOfAFailedCommitIsNotUsed) {
 // A commit of theirs lies on top of the failed one: they would lose it.
 TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   const int failed = ledger_.Next();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   const int theirs = ledger_.Next();
   std::future<int> on_top = ExecAsync(other_, Ledger::InsertOf(theirs));
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
@@ -180,9 +170,7 @@ TEST_F(FenceTest, AnotherProcessHasCommittedInBetween) {
   const int failed = ledger_.Next();
   const int theirs = ledger_.Next();
   const int on_top = ledger_.Next();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(a_, Ledger::InsertOf(failed));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
   other_.ExecOk("PRAGMA synchronous=NORMAL");
   EXPECT_EQ(ledger_.Note(theirs, other_.Exec(Ledger::InsertOf(theirs)), false), SQLITE_OK);
   std::future<int> last = ExecAsync(b_, Ledger::InsertOf(on_top));

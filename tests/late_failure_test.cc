@@ -45,9 +45,7 @@ TEST_F(LateFailureTest, WhileACommitIsBeingNumbered) {
   Db beneath = OpenWithTable();
   Db on_top = OpenWithTable();
   Db observer = OpenWal();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> failing = ExecAsync(beneath, "INSERT INTO t VALUES('beneath')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> failing = ExecUntilSync(beneath, "INSERT INTO t VALUES('beneath')");
   on_top.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES('on top')");
   std::atomic<bool> armed{false};
   std::atomic<bool> failed{false};

@@ -187,9 +187,7 @@ TEST_F(OtherProcessTest, ACheckpointIsWaitedFor) {
   EXPECT_EQ(requests_, 4);
   EXPECT_EQ(Unlock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
 
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> checkpoint = ExecAsync(holder_, "PRAGMA wal_checkpoint");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> checkpoint = ExecUntilSync(holder_, "PRAGMA wal_checkpoint");
   requests_ = 0;
   EXPECT_EQ(Lock(kCheckpoint, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
   EXPECT_EQ(requests_, 1);
@@ -230,9 +228,7 @@ TEST_F(OtherProcessTest, ACheckpointWaitsOnceForAllItsLocks) {
 
 // It is no writer, and must not keep others from closing the hole beneath the process that is one.
 TEST_F(OtherProcessTest, AFailedSyncEndsTheWait) {
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(holder_, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(holder_, "INSERT INTO t VALUES('failed')");
   requests_ = 0;
   refusals_ = 1'000'000;
   std::future<int> rc = std::async(std::launch::async, [this] { return WriteLock(60'000); });

@@ -175,9 +175,7 @@ TEST_F(ForkTest, AChildThatEndsWithoutClosing) {
   ExpectSuccess(StartChild([this] {
     Db waits = OpenWal();
     Db writes = OpenWal();
-    storage_.HoldSyncs(FileKind::kWal);
-    std::future<int> commit = ExecAsync(waits, "INSERT INTO t VALUES(1,'visible')");
-    EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
+    std::future<int> commit = ExecUntilSync(waits, "INSERT INTO t VALUES(1,'visible')");
     const int64_t frames = storage_.Counters(FileKind::kWal).writes;
     writes.ExecOk("PRAGMA cache_size=2; BEGIN IMMEDIATE");
     for (int i = 0; i < 20; i++) writes.ExecOk("INSERT INTO t VALUES(1,zeroblob(9000))");

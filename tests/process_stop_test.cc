@@ -100,9 +100,7 @@ TEST_F(StopTest, AProcessThatLeadsASync) {
     Db follower = OpenWal();
     Db observer = OpenWal();
     leader.ExecOk(InsertOf("child", 1));  // a new log's first sync is done under the write lock
-    storage_.HoldSyncs(FileKind::kWal);
-    std::future<int> first = ExecAsync(leader, InsertOf("child", 2));
-    ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+    std::future<int> first = ExecUntilSync(leader, InsertOf("child", 2));
     std::future<int> second = ExecAsync(follower, InsertOf("child", 3));
     ExpectToWait(second, observer, 2);
     EXPECT_EQ(storage_.HeldSyncs(), 1);

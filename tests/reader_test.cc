@@ -11,14 +11,6 @@ namespace {
 
 class ReaderTest : public ShimTest {
  protected:
-  // Starts a commit of `sql` that is visible, and whose sync is held.
-  std::future<int> PendingCommit(Db& db, const std::string& sql) {
-    storage_.HoldSyncs(FileKind::kWal);
-    std::future<int> commit = ExecAsync(db, sql);
-    EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
-    return commit;
-  }
-
   // Runs a query that must not return before the held sync ends, and returns what it reads.
   int64_t ExpectQueryToWait(Db& reader, const std::string& sql) {
     const groupcommit_statistics before = Stats(observer_);
@@ -41,14 +33,14 @@ class ReaderTest : public ShimTest {
 
 TEST_F(ReaderTest, RowsWait) {
   Db reader = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT max(rowid) FROM t"), 3);
   EXPECT_EQ(commit.get(), SQLITE_OK);
 }
 
 TEST_F(ReaderTest, CountsWait) {
   Db reader = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), 3);
   EXPECT_EQ(commit.get(), SQLITE_OK);
 }
@@ -56,7 +48,7 @@ TEST_F(ReaderTest, CountsWait) {
 TEST_F(ReaderTest, AReaderWithAWarmCacheWaits) {
   Db reader = OpenWithTable();
   reader.Int("SELECT count(*) FROM t");
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), 3);
   EXPECT_EQ(commit.get(), SQLITE_OK);
 }
@@ -64,7 +56,7 @@ TEST_F(ReaderTest, AReaderWithAWarmCacheWaits) {
 TEST_F(ReaderTest, AReadOnlyConnectionWaitsAndCanLeadTheSync) {
   Db reader(path(), "gc", SQLITE_OPEN_READONLY | SQLITE_OPEN_URI);
   reader.Int("SELECT count(*) FROM t");  // opening the log waits for a sync under way
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), 2);
   EXPECT_EQ(commit.get(), SQLITE_OK);
 }
@@ -74,7 +66,7 @@ TEST_F(ReaderTest, AReaderWithMmapWaits) {
   reader.ExecOk("PRAGMA mmap_size=100000000");
   writer_.ExecOk("PRAGMA wal_checkpoint(TRUNCATE)");
   EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   // The held sync is that of the new WAL header; let it go, and hold the commit's.
   storage_.ReleaseSyncs(1);
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
@@ -86,7 +78,7 @@ TEST_F(ReaderTest, TheLargeColumnOfAPendingRowWaits) {
   writer_.ExecOk("INSERT INTO t VALUES(zeroblob(50000))");
   Db reader = OpenWithTable();
   std::future<int> commit =
-      PendingCommit(writer_, "UPDATE t SET x=zeroblob(60000) WHERE length(x)=50000");
+      ExecUntilSync(writer_, "UPDATE t SET x=zeroblob(60000) WHERE length(x)=50000");
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT max(length(x)) FROM t"), 60000);
   EXPECT_EQ(commit.get(), SQLITE_OK);
 }
@@ -95,7 +87,7 @@ TEST_F(ReaderTest, TheLargeColumnOfAPendingRowWaits) {
 TEST_F(ReaderTest, AnOlderSnapshotDoesNotWait) {
   Db reader = OpenWithTable();
   reader.ExecOk("BEGIN; SELECT count(*) FROM t");
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
   EXPECT_FALSE(IsReady(commit));
   storage_.OpenGate();
@@ -105,7 +97,7 @@ TEST_F(ReaderTest, AnOlderSnapshotDoesNotWait) {
 TEST_F(ReaderTest, PagesThatThePendingCommitDidNotChangeDoNotWait) {
   writer_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(7)");
   Db reader = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_EQ(reader.Int("SELECT x FROM u"), 7);
   EXPECT_FALSE(IsReady(commit));
   storage_.OpenGate();
@@ -117,7 +109,7 @@ TEST_F(ReaderTest, APendingPage1DoesNotWait) {
   writer_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(7)");
   Db reader = OpenWal();
   EXPECT_EQ(reader.Int("SELECT x FROM u"), 7);
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES(zeroblob(50000))");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES(zeroblob(50000))");
   EXPECT_EQ(reader.Int("SELECT x FROM u"), 7);
   EXPECT_FALSE(IsReady(commit));
   storage_.OpenGate();
@@ -127,7 +119,7 @@ TEST_F(ReaderTest, APendingPage1DoesNotWait) {
 // A schema change is durable before it is visible at all.
 TEST_F(ReaderTest, APendingSchemaChangeIsNotVisible) {
   Db reader = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "CREATE TABLE u(x)");
+  std::future<int> commit = ExecUntilSync(writer_, "CREATE TABLE u(x)");
   EXPECT_EQ(reader.Int("SELECT count(*) FROM sqlite_schema"), 1);
   storage_.OpenGate();
   EXPECT_EQ(commit.get(), SQLITE_OK);
@@ -139,7 +131,7 @@ TEST_F(ReaderTest, APendingSchemaChangeIsNotVisible) {
 TEST_F(ReaderTest, AReaderThatWatchesDataVersionWaitsForTheRows) {
   Db reader = OpenWithTable();
   const int64_t version = reader.Int("PRAGMA data_version");
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   EXPECT_NE(reader.Int("PRAGMA data_version"), version);
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), 3);
   EXPECT_EQ(commit.get(), SQLITE_OK);
@@ -149,7 +141,7 @@ TEST_F(ReaderTest, AReaderThatWatchesDataVersionWaitsForTheRows) {
 // beneath.
 TEST_F(ReaderTest, AWriterDoesNotWait) {
   Db other = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   other.ExecOk("BEGIN IMMEDIATE");
   EXPECT_EQ(other.Int("SELECT count(*) FROM t"), 3);
   EXPECT_FALSE(IsReady(commit));
@@ -166,7 +158,7 @@ class CacheTest : public ReaderTest, public ::testing::WithParamInterface<const 
 
 TEST_P(CacheTest, AWriteTransactionThatChangesNothingEndsWithTheWait) {
   Db other = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   std::future<int> ended = ExecAsync(other, GetParam());
   ExpectToWait(ended, observer_, 2);  // or else the cache holds an undurable row
   storage_.OpenGate();
@@ -186,7 +178,7 @@ INSTANTIATE_TEST_SUITE_P(, CacheTest,
 // The write transaction may end while a statement of the same connection goes on reading.
 TEST_F(ReaderTest, ARollBackUnderneathAnOpenSelectWaits) {
   Db other = OpenWithTable();
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   other.ExecOk("BEGIN IMMEDIATE");
   sqlite3_stmt* select = nullptr;
   ASSERT_EQ(sqlite3_prepare_v2(other.get(), "SELECT x FROM t", -1, &select, nullptr), SQLITE_OK);
@@ -206,7 +198,7 @@ TEST_F(ReaderTest, AFrameOfANormalCommitWaitsForThePendingOnesBeneath) {
   normal.ExecOk("PRAGMA synchronous=NORMAL; CREATE TABLE u(x)");
   Db reader = OpenWithTable();
   reader.Int("SELECT count(*) FROM u");
-  std::future<int> commit = PendingCommit(writer_, "INSERT INTO t VALUES('x')");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
   std::promise<void> released;
   storage_.SetObserver([&released](const Call& call) {
     if (call.op == Op::kShmLock && call.offset == 0 && (call.flags & SQLITE_SHM_UNLOCK) != 0) {

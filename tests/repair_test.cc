@@ -67,9 +67,7 @@ TEST_F(RepairTest, ALogThatIsTakenBackToWhereACheckpointStopped) {
   Db c = OpenWal();
   const int64_t rows = c.Int("SELECT count(*) FROM t");
   c.ExecOk("PRAGMA groupcommit_policy='group(max_wait_us=10000000,max_batch=2)'");
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> checkpoint = ExecAsync(b, "PRAGMA wal_checkpoint");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> checkpoint = ExecUntilSync(b, "PRAGMA wal_checkpoint");
   // The checkpoint's sync does not cover it, nor does its own overlap that one.
   std::future<int> commit = ExecAsync(a, "INSERT INTO t VALUES('failed')");
   ExpectToWait(commit, c, 1);

@@ -99,9 +99,7 @@ TEST_P(LateSnapshotTest, IsRefusedAfterTheRollBack) {
     others.push_back(OpenWal());
     others.back().ExecOk("BEGIN; SELECT count(*) FROM u");
   }
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> failing = ExecAsync(a, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> failing = ExecUntilSync(a, "INSERT INTO t VALUES('failed')");
   writer.ExecOk("BEGIN IMMEDIATE");  // keeps the roll-back off
   storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC);
   storage_.OpenGate();
@@ -125,9 +123,7 @@ INSTANTIATE_TEST_SUITE_P(, LateSnapshotTest, ::testing::Bool());
 TEST_F(RollBackTest, AWriterOnTopOfAFailedCommitTakesItBackAsItEnds) {
   Db failing = OpenWithTable();
   Db writer = OpenWithTable();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
   writer.ExecOk("BEGIN IMMEDIATE");
   FailHeldSync();
   while (Stats(writer).fenced == 0) std::this_thread::yield();
@@ -151,9 +147,7 @@ TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsGoodAgainAfterwards) {
   Db failing = OpenWithTable();
   Db reader = OpenWithTable();
   Db observer = OpenWal();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
   reader.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
   std::future<int> rollback = ExecAsync(reader, "ROLLBACK");
   ExpectToWait(rollback, observer, 2);
@@ -175,9 +169,7 @@ TEST_F(RollBackTest, AStatementThatIsLeftOpenDoesNotKeepWritersOut) {
   failing.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");
   Db reader = OpenWithTable();
   Db observer = OpenWal();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
   sqlite3_stmt* open = nullptr;
   ASSERT_EQ(sqlite3_prepare_v2(reader.get(), "SELECT x FROM u", -1, &open, nullptr), SQLITE_OK);
   ASSERT_EQ(sqlite3_step(open), SQLITE_ROW);
@@ -220,9 +212,7 @@ TEST_F(RollBackTest, ASnapshotIsGivenUpOnce) {
     }
     is_held = !unlocks;
   });
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(failing, "INSERT INTO t VALUES('failed')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
   reader.ExecOk("BEGIN; SELECT * FROM u");
   FailHeldSync();
   while (reader.Exec("SELECT * FROM t") == SQLITE_OK) std::this_thread::yield();

@@ -38,9 +38,7 @@ class StrangerFixture : public ShimTest {
   // A commit of a_ whose sync fails, while that is under way `meanwhile` happens.
   template <class Meanwhile>
   void FailACommit(Meanwhile meanwhile) {
-    storage_.HoldSyncs(FileKind::kWal);
-    std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
-    ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+    std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
     meanwhile();
     EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
     storage_.OpenGate();

@@ -92,9 +92,7 @@ TEST_F(ThreadsTest, TwoConnectionsOfAThreadOnTopOfAPendingCommit) {
   Db other = OpenOne();
   Db a = OpenOne();
   Db b = OpenOne();
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> pending = ExecAsync(other, "INSERT INTO t VALUES('pending')");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> pending = ExecUntilSync(other, "INSERT INTO t VALUES('pending')");
   std::promise<void> refused;
   std::future<void> both = std::async(std::launch::async, [&] {
     a.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES('on top')");  // reads what is pending

@@ -91,9 +91,7 @@ TEST_F(UnpublishedCommitTest, IsNotTheLastOneOfItsConnection) {
 // committed next without a sync waits for the pending commit beneath it all the same.
 TEST_F(UnpublishedCommitTest, TheNextOneOfItsConnectionWaitsForThoseBeneath) {
   FillLog(kRoom - 1);
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> beneath = ExecAsync(a_, kOneFrame);
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> beneath = ExecUntilSync(a_, kOneFrame);
   sqlite3_stmt* select = nullptr;
   ASSERT_EQ(sqlite3_prepare_v2(b_.get(), "SELECT x FROM u", -1, &select, nullptr), SQLITE_OK);
   ASSERT_EQ(sqlite3_step(select), SQLITE_ROW);

@@ -54,6 +54,14 @@ class ShimTest : public ::testing::Test {
     return std::async(std::launch::async, [&db, sql] { return db.Exec(sql); });
   }
 
+  // The same. Returns once its sync of the log is held.
+  std::future<int> ExecUntilSync(Db& db, const std::string& sql) {
+    storage_.HoldSyncs(FileKind::kWal);
+    std::future<int> result = ExecAsync(db, sql);
+    EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
+    return result;
+  }
+
   template <class T>
   static bool IsReady(const std::future<T>& result) {
     return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
