@@ -266,6 +266,23 @@ TEST_F(ContentionTest, WhereTheLockIsUsuallyHeldForLongTheyParkAtOnce) {
   EXPECT_TRUE(turn.get());
 }
 
+TEST_F(ContentionTest, TheSoonerWhereItsHoldersSleep) {
+  const auto hold = [this] {
+    ASSERT_TRUE(contended_.TryAcquire(1));
+    clock_.Advance(kMilli / 5);
+    contended_.Release(1);
+  };
+  for (int i = 0; i < 30; i++) hold();
+  ASSERT_TRUE(contended_.TryAcquire(1));
+  std::future<bool>& gives_way = StartContender(2);
+  const int64_t enough = clock_.yields() + 1'000;
+  while (clock_.yields() < enough) std::this_thread::yield();
+  contended_.SetHoldersSleep(true);
+  ASSERT_TRUE(clock_.AwaitSleepers(1)) << "it still gives way";
+  contended_.Release(1);
+  EXPECT_TRUE(gives_way.get());
+}
+
 // Those that have parked are called first: who gives way must not be left behind by them.
 TEST_F(ContentionTest, WhenTheLockComesToBeHeldForLongTheyParkToo) {
   ASSERT_TRUE(contended_.TryAcquire(1));

@@ -471,6 +471,15 @@ TEST_F(WriteLockTest, ATurnIsNoReasonForBusy) {
   EXPECT_EQ(result.get(), SQLITE_OK);
 }
 
+TEST_F(WriteLockTest, TheQueueKnowsWhetherItsHoldersSync) {
+  Db db = OpenWithTable();
+  EXPECT_FALSE(QueueOf(db).holders_sleep());
+  EXPECT_EQ(db.Text("PRAGMA groupcommit_policy=on_each_flush"), "on_each_flush");
+  EXPECT_TRUE(QueueOf(db).holders_sleep());
+  EXPECT_EQ(db.Text("PRAGMA groupcommit_policy=auto"), "auto");
+  EXPECT_FALSE(QueueOf(db).holders_sleep());
+}
+
 // With syncs at once the queue is never empty, and a thread that sleeps by itself must not starve.
 TEST_F(WriteLockTest, AHandlerThatDoesNotSleepInLineGetsItsTurnInACrowd) {
   constexpr int kCrowd = 4;

@@ -133,7 +133,9 @@ void Database::SetPolicy(const FlushPolicy& policy) {
 void Database::ApplyPolicy(const FlushPolicy& policy) {
   policy_ = policy;
   coordinator_.SetPolicy(policy);
-  each_flush_.store(policy.kind == FlushPolicy::Kind::kOnEachFlush, std::memory_order_relaxed);
+  const bool each_flush = policy.kind == FlushPolicy::Kind::kOnEachFlush;
+  each_flush_.store(each_flush, std::memory_order_relaxed);
+  write_queue_->SetHoldersSleep(each_flush);
   constexpr int64_t kNanosPerMicro = 1000;
   max_delay_nanos_.store(policy.waits() ? -1 : policy.max_delay_us * kNanosPerMicro,
                          std::memory_order_relaxed);

@@ -156,9 +156,7 @@ bool WriteQueue::Contend(Writer writer, uint64_t ticket, int64_t deadline) {
   while (!kept) {
     const int64_t now = clock_->NowNanos();
     const int64_t unchanged = now - changed_hands_at_.load(std::memory_order_relaxed);
-    const bool parks =
-        unchanged >= yield_nanos_ || hold_nanos_.load(std::memory_order_relaxed) > kLongHoldNanos;
-    if (now >= deadline || parks) break;
+    if (now >= deadline || unchanged >= yield_nanos_ || IsHeldForLong()) break;
     kept = Claim(writer, ticket, now);
     if (!kept) clock_->Yield();
   }
@@ -167,6 +165,11 @@ bool WriteQueue::Contend(Writer writer, uint64_t ticket, int64_t deadline) {
     round_left_.fetch_sub(1, std::memory_order_relaxed);
   }
   return kept;
+}
+
+bool WriteQueue::IsHeldForLong() const {
+  const int64_t is_long = holders_sleep() ? kLongSleepNanos : kLongHoldNanos;
+  return hold_nanos_.load(std::memory_order_relaxed) > is_long;
 }
 
 bool WriteQueue::IsOfThisRound(uint64_t ticket, int64_t now) const {

@@ -101,6 +101,10 @@ class WriteQueue {
   // of them would end before their turn: each costs a snapshot and a request in vain.
   int64_t late_nanos() const { return late_nanos_; }
 
+  // Do those that have the lock sleep meanwhile, since they sync? Any thread.
+  void SetHoldersSleep(bool sleep) { holders_sleep_.store(sleep, std::memory_order_relaxed); }
+  bool holders_sleep() const { return holders_sleep_.load(std::memory_order_relaxed); }
+
   // How many threads wait for a turn.
   int waiting() const {
     return contending_.load(std::memory_order_relaxed) + queued_.load(std::memory_order_relaxed);
@@ -108,8 +112,10 @@ class WriteQueue {
 
  private:
   // Where the lock is held for longer than this, giving way is only a waste: what it saves is the
-  // time that a parked thread takes to wake up.
-  static constexpr int64_t kLongHoldNanos = 100'000;
+  // time that a parked thread takes to wake up. The sooner if the holder sleeps: then those that
+  // give way would keep the processors busy for nobody.
+  static constexpr int64_t kLongHoldNanos = 300'000;
+  static constexpr int64_t kLongSleepNanos = 100'000;
   // A round is over if the lock has been free for so long, and nobody of it has come.
   static constexpr int64_t kStragglerNanos = 50'000;
   static constexpr int64_t kPatrolNanos = 4 * kTurnNanos;
@@ -134,6 +140,7 @@ class WriteQueue {
   bool IsFree(uint64_t lock) const { return lock == 0 || IsUnclaimed(lock); }
   bool Keep(Writer writer, uint64_t lock) REQUIRES(mutex_);
   bool Contend(Writer writer, uint64_t ticket, int64_t deadline) EXCLUDES(mutex_);
+  bool IsHeldForLong() const;
   bool IsOfThisRound(uint64_t ticket, int64_t now) const;
   bool Claim(Writer writer, uint64_t ticket, int64_t now) EXCLUDES(mutex_);
   void CountTurn(uint64_t ticket) REQUIRES(mutex_);
@@ -157,6 +164,7 @@ class WriteQueue {
   std::atomic<int64_t> changed_hands_at_{0};  // kept, taken or released
   std::atomic<int> released_on_{kUnknownProcessor};
   std::atomic<int64_t> hold_nanos_{0};  // how long it was held lately, smoothed
+  std::atomic<bool> holders_sleep_{false};
   std::atomic<uint64_t> tickets_{0};
   // The round: the newest ticket that it is for, and how many turns of it there are still to be.
   // Not exact, as threads come and go meanwhile; nothing but fairness depends on it.
