@@ -384,8 +384,7 @@ TEST_P(ModeTest, AFailedSyncStrandsNobody) {
     ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
     std::vector<std::future<int>> commits;
     for (Db& other : others) commits.push_back(ExecAsync(other, "INSERT INTO t VALUES(1)"));
-    EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-    storage_.OpenGate();
+    FailHeldSync();
     EXPECT_EQ(checkpoint.get(), SQLITE_IOERR_FSYNC);
     for (std::future<int>& commit : commits) {
       const int rc = commit.get();

@@ -53,9 +53,15 @@ class ContentionTest : public WriteQueueTest {
     EXPECT_TRUE(turns[first]->get());
     return first;
   }
-  void TakeAndRelease(WriteQueue::Writer writer) {
+  void TakeAndRelease(WriteQueue::Writer writer, int64_t nanos = 0) {
     EXPECT_TRUE(contended_.TryAcquire(writer)) << writer;
+    clock_.Advance(nanos);
     contended_.Release(writer);
+  }
+  // All of them have looked at the lock. (Each gives way after each look.)
+  void LetThemLook() {
+    const int64_t enough = clock_.yields() + 1'000;
+    while (clock_.yields() < enough) std::this_thread::yield();
   }
 
   WriteQueue contended_{&clock_, kPatience, WriteQueue::kLateNanos, kOneProcessor};
@@ -81,11 +87,6 @@ class ProcessorTest : public ContentionTest {
       }));
       while (contended_.waiting() <= i) std::this_thread::yield();
     }
-  }
-  // All of them have looked at the lock. (Each gives way after each look.)
-  void LetThemLook() {
-    const int64_t enough = clock_.yields() + 1'000;
-    while (clock_.yields() < enough) std::this_thread::yield();
   }
   int64_t Through() {
     return std::count_if(others_.begin(), others_.end(),
@@ -254,11 +255,7 @@ TEST_F(ContentionTest, WhoWaitsForLongParksAndIsCalledInOrder) {
 }
 
 TEST_F(ContentionTest, WhereTheLockIsUsuallyHeldForLongTheyParkAtOnce) {
-  for (int i = 0; i < 3; i++) {
-    ASSERT_TRUE(contended_.TryAcquire(1));
-    clock_.Advance(kMilli);
-    contended_.Release(1);
-  }
+  for (int i = 0; i < 3; i++) TakeAndRelease(1, kMilli);
   ASSERT_TRUE(contended_.TryAcquire(1));
   std::future<bool>& turn = StartContender(2);
   ASSERT_TRUE(clock_.AwaitSleepers(1));
@@ -267,16 +264,10 @@ TEST_F(ContentionTest, WhereTheLockIsUsuallyHeldForLongTheyParkAtOnce) {
 }
 
 TEST_F(ContentionTest, TheSoonerWhereItsHoldersSleep) {
-  const auto hold = [this] {
-    ASSERT_TRUE(contended_.TryAcquire(1));
-    clock_.Advance(kMilli / 5);
-    contended_.Release(1);
-  };
-  for (int i = 0; i < 30; i++) hold();
+  for (int i = 0; i < 30; i++) TakeAndRelease(1, kMilli / 5);
   ASSERT_TRUE(contended_.TryAcquire(1));
   std::future<bool>& gives_way = StartContender(2);
-  const int64_t enough = clock_.yields() + 1'000;
-  while (clock_.yields() < enough) std::this_thread::yield();
+  LetThemLook();
   contended_.SetHoldersSleep(true);
   ASSERT_TRUE(clock_.AwaitSleepers(1)) << "it still gives way";
   contended_.Release(1);

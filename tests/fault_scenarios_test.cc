@@ -96,8 +96,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_P(ScenarioTest, TheSchemaOfAFailedCreateTableStaysInNobodysCache) {
   std::future<int> create = ExecUntilSync(a_, "CREATE TABLE lost(x, y, z)");
   for (Db* db : {&b_, &c_}) EXPECT_EQ(db->Int("SELECT count(*) FROM sqlite_schema"), 2);
-  storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(create.get(), SQLITE_IOERR_FSYNC);
   b_.ExecOk("CREATE TABLE found(x)");
   for (Db* db : {&a_, &b_, &c_}) {

@@ -233,8 +233,7 @@ TEST_F(OtherProcessTest, AFailedSyncEndsTheWait) {
   refusals_ = 1'000'000;
   std::future<int> rc = std::async(std::launch::async, [this] { return WriteLock(60'000); });
   while (requests_ < 2) std::this_thread::yield();
-  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  storage_.OpenGate();
+  FailHeldSync();
   EXPECT_EQ(rc.get(), SQLITE_IOERR_FSYNC);
   refusals_ = 0;
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);

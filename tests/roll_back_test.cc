@@ -101,8 +101,7 @@ TEST_P(LateSnapshotTest, IsRefusedAfterTheRollBack) {
   }
   std::future<int> failing = ExecUntilSync(a, "INSERT INTO t VALUES('failed')");
   writer.ExecOk("BEGIN IMMEDIATE");  // keeps the roll-back off
-  storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC);
-  storage_.OpenGate();
+  FailHeldSync();
   while (Stats(writer).fenced == 0) std::this_thread::yield();
   const int begun = reader.Exec("BEGIN; SELECT count(*) FROM u");
   writer.Exec("ROLLBACK");

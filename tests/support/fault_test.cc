@@ -86,9 +86,7 @@ void FaultTest::FailingInsert(Db& db, const std::function<void()>& meanwhile) {
     meanwhile();
     return;
   }
-  storage_.HoldSyncs(FileKind::kWal);
-  std::future<int> commit = ExecAsync(db, Ledger::InsertOf(n));
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  std::future<int> commit = ExecUntilSync(db, Ledger::InsertOf(n));
   waiting_ = 1;
   meanwhile();
   // Another sync is that of somebody who holds the write lock: it must not end before this one.
