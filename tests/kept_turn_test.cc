@@ -3,7 +3,10 @@
 #include <sqlite3.h>
 
 #include <cstdint>
+#include <functional>
+#include <future>
 
+#include "support/long_turn.h"
 #include "support/queue_of.h"
 #include "support/shim_test.h"
 
@@ -23,6 +26,13 @@ class KeptTurnTest : public ShimTest {
     const int64_t now = queue_->clock().NowNanos();
     ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
     ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
+  }
+
+  void SetBusyHandler(std::function<int(int)>* handler) {
+    sqlite3_busy_handler(
+        db_.get(),
+        [](void* f, int call) { return (*static_cast<std::function<int(int)>*>(f))(call); },
+        handler);
   }
 
   Db db_;
@@ -55,6 +65,151 @@ TEST_F(KeptTurnTest, ABusyHandlerThatGivesUp) {
   EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
   EXPECT_EQ(calls, 1);
   queue_->EndTurn(kSomebody);
+}
+
+// Neither late, by the rest of that turn, nor refused what stock SQLite would let it have.
+class EndingTimeoutTest : public KeptTurnTest, public ::testing::WithParamInterface<int> {
+ protected:
+  void ExpectThroughAtOnce(const char* sql) {
+    KeepTurn();
+    EXPECT_EQ(db_.Exec(sql), SQLITE_OK) << sql;
+    EXPECT_TRUE(IsInLongTurn(*queue_)) << "it has waited until its end";
+    queue_->EndTurn(kSomebody);
+  }
+};
+
+TEST_P(EndingTimeoutTest, OfSqlites) {
+  db_.SetBusyTimeout(GetParam());
+  ExpectThroughAtOnce("INSERT INTO t VALUES('x')");
+  ExpectThroughAtOnce("BEGIN IMMEDIATE; INSERT INTO t VALUES('y'); COMMIT");
+}
+
+// It sleeps 1 ms each time, as SQLite does the first time only.
+TEST_P(EndingTimeoutTest, OfAHandlerOfOnesOwn) {
+  int calls_left = GetParam();
+  sqlite3_busy_handler(
+      db_.get(),
+      [](void* left, int) {
+        sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+        if (*static_cast<int*>(left) > 0) vfs->xSleep(vfs, 1'000);
+        return static_cast<int>(--*static_cast<int*>(left) >= 0);
+      },
+      &calls_left);
+  ExpectThroughAtOnce("INSERT INTO t VALUES('x')");
+}
+
+// (1 ms is over before SQLite has slept in line.)
+INSTANTIATE_TEST_SUITE_P(, EndingTimeoutTest, ::testing::Values(2, 3, 4, 5, 6, 8, 20, 53, 100));
+
+// Refused for another writer, it sleeps; when it has slept, the lock is kept for a third one.
+class KeptAfterASleepTest : public KeptTurnTest {
+ protected:
+  void SetUp() override {
+    KeptTurnTest::SetUp();
+    holder_.ExecOk("BEGIN IMMEDIATE");
+    handler_ = [this](int call) {
+      calls_++;
+      if (call == kSleeps) return 0;
+      sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+      vfs->xSleep(vfs, 1'000);
+      if (call == 0) holder_.ExecOk("COMMIT");
+      if (call == 0) after_sleep_();
+      return 1;
+    };
+    SetBusyHandler(&handler_);
+  }
+  void TearDown() override { queue_->EndTurn(kSomebody); }
+
+  static constexpr int kSleeps = 2;
+  Db holder_ = OpenWithTable();
+  std::function<int(int)> handler_;
+  std::function<void()> after_sleep_ = [this] { KeepTurn(); };
+  int calls_ = 0;
+};
+
+TEST_F(KeptAfterASleepTest, ABusyHandlerIsAskedOnceForEachSleep) {
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  EXPECT_EQ(calls_, kSleeps + 1);
+  EXPECT_TRUE(IsInLongTurn(*queue_));
+}
+
+TEST_F(KeptAfterASleepTest, AlsoByACheckpoint) {
+  const int mode = SQLITE_CHECKPOINT_FULL;
+  EXPECT_EQ(sqlite3_wal_checkpoint_v2(db_.get(), nullptr, mode, nullptr, nullptr), SQLITE_OK);
+  EXPECT_EQ(calls_, kSleeps + 1);
+  EXPECT_TRUE(IsInLongTurn(*queue_));
+}
+
+// It has seen the lock free; to be asked now would be once too often.
+TEST_F(KeptAfterASleepTest, KeptAMomentLaterItIsNotAskedAgain) {
+  after_sleep_ = [this] {
+    storage_.SetObserver([this](const Call& call) {
+      constexpr int kFirstReadLock = 3;
+      if (call.op != Op::kShmLock || call.offset < kFirstReadLock || queue_->IsKept()) return;
+      KeepTurn();
+    });
+  };
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  storage_.SetObserver(nullptr);
+  EXPECT_EQ(calls_, 1);
+  EXPECT_TRUE(IsInLongTurn(*queue_));
+}
+
+TEST_F(KeptTurnTest, AWriterThatHasSleptIsStillHeldBack) {
+  int calls = 0;
+  std::function<int(int)> handler = [&](int call) {
+    constexpr int kSleeps = 7;
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    vfs->xSleep(vfs, 1'000);
+    if (call == kSleeps) queue_->EndTurn(kSomebody);
+    return ++calls;
+  };
+  SetBusyHandler(&handler);
+  KeepTurn();
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  EXPECT_EQ(calls, 8);
+}
+
+TEST_F(KeptTurnTest, NobodySleepsOnWhenASyncHasFailed) {
+  Db failing = OpenWithTable();
+  Db holder = OpenWithTable();
+  std::future<int> failed = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
+  holder.ExecOk("BEGIN IMMEDIATE");
+  int calls = 0;
+  std::function<int(int)> handler = [&](int call) {
+    calls++;
+    if (call == 0) {
+      FailHeldSync();
+      EXPECT_EQ(failed.get(), SQLITE_IOERR_FSYNC);
+    }
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    vfs->xSleep(vfs, 1'000);
+    return static_cast<int>(call < 100);
+  };
+  SetBusyHandler(&handler);
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(calls, 1);
+  holder.ExecOk("ROLLBACK");
+}
+
+// It has given up after it has slept, and its connection reads: that waits for nobody.
+TEST_F(KeptTurnTest, AStatementThatReadsIsNotTakenForTheWriterBeforeIt) {
+  Db holder = OpenWithTable();
+  holder.ExecOk("BEGIN IMMEDIATE");
+  int calls = 0;
+  sqlite3_busy_handler(
+      db_.get(),
+      [](void* count, int) {
+        ++*static_cast<int*>(count);
+        sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+        vfs->xSleep(vfs, 1);
+        return 0;
+      },
+      &calls);
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_BUSY);
+  db_.ExecOk("SELECT * FROM t");
+  EXPECT_EQ(calls, 1);
+  holder.ExecOk("COMMIT");
 }
 
 }  // namespace

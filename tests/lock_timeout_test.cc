@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/long_turn.h"
 #include "support/queue_of.h"
 #include "support/shim_test.h"
 
@@ -107,6 +108,18 @@ TEST_F(LockTimeoutTest, ItsTimeRunsOut) {
   EXPECT_EQ(queue_->waiting(), 0);
   holder_.ExecOk("COMMIT");
   EXPECT_EQ(Transaction(20), SQLITE_OK);
+}
+
+// A checkpoint has closed the gate: the lock is free, and stock SQLite would let it have it.
+TEST_F(LockTimeoutTest, ItsTimeRunsOutInALongTurn) {
+  constexpr WriteQueue::Writer kSomebody = 1'000'000;
+  constexpr int64_t kLongNanos = 60'000'000'000;
+  const int64_t now = queue_->clock().NowNanos();
+  ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
+  ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
+  EXPECT_EQ(Transaction(20), SQLITE_OK);
+  EXPECT_TRUE(IsInLongTurn(*queue_)) << "it has waited until its end";
+  queue_->EndTurn(kSomebody);
 }
 
 // An open read transaction that becomes a writer does not wait.

@@ -10,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "support/long_turn.h"
 #include "support/patience.h"
 #include "support/scale.h"
 #include "support/write_queue_fixture.h"
@@ -114,7 +115,7 @@ TEST_F(WorstMomentTest, ATurnThatHadExpiredAMomentAgoIsNotTakenWhenItWasProlonge
       EXPECT_TRUE(contended_.ProlongTurn(1, clock_.NowNanos() + 100 * kMilli));
     });
     EXPECT_FALSE(IsThrough(turn)) << "look " << look;
-    EXPECT_TRUE(contended_.IsInLongTurn());
+    EXPECT_TRUE(IsInLongTurn(contended_));
     contended_.EndTurn(1);
     EXPECT_TRUE(GetsThrough(turn));
     EXPECT_TRUE(contended_.TryAcquire(2));

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/long_turn.h"
 #include "support/scale.h"
 #include "support/write_queue_fixture.h"
 
@@ -183,14 +184,13 @@ TEST_F(WriteQueueTest, WhoWaitsForAnotherProcessDoesNotTakeAFreeLockForATurn) {
 // ---- A long turn ----
 
 TEST_F(WriteQueueTest, ALongTurnKeepsOthersOutUntilItsEnd) {
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   StartLongTurn(1, 100 * kMilli);
-  EXPECT_TRUE(queue_.IsInLongTurn());
+  EXPECT_TRUE(IsInLongTurn(queue_));
   clock_.Advance(100 * kMilli - 1);
-  EXPECT_TRUE(queue_.IsInLongTurn());
   EXPECT_FALSE(queue_.TryAcquire(2));
   clock_.Advance(1);
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   EXPECT_TRUE(queue_.TryAcquire(2));
   queue_.EndTurn(1);
   EXPECT_FALSE(queue_.TryAcquire(3)) << "the end of a turn that is over takes nothing away";
@@ -200,9 +200,9 @@ TEST_F(WriteQueueTest, ALongTurnKeepsOthersOutUntilItsEnd) {
 
 TEST_F(WriteQueueTest, AnOrdinaryTurnIsNotLong) {
   EXPECT_TRUE(queue_.AwaitTurn(1, queue_.NewTicket(), clock_.NowNanos(), true));
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   EXPECT_TRUE(queue_.TryAcquire(1));
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
 }
 
 TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
@@ -210,7 +210,7 @@ TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
   std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
   queue_.EndTurn(1);
   EXPECT_TRUE(turn.get());
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   EXPECT_FALSE(queue_.TryAcquire(3));
   EXPECT_TRUE(queue_.TryAcquire(2));
 }
@@ -218,7 +218,7 @@ TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
 TEST_F(WriteQueueTest, EndingALongTurnForWhichNobodyWaitsFreesTheLock) {
   StartLongTurn(1, 100 * kMilli);
   queue_.EndTurn(1);
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   EXPECT_TRUE(queue_.TryAcquire(2));
 }
 
@@ -227,7 +227,7 @@ TEST_F(WriteQueueTest, TheOwnerOfALongTurnGetsThroughItsOwnGate) {
   StartLongTurn(1, 100 * kMilli);
   std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
   EXPECT_TRUE(queue_.TryAcquire(1));
-  EXPECT_FALSE(queue_.IsInLongTurn()) << "the lock is held";
+  EXPECT_FALSE(IsInLongTurn(queue_)) << "the lock is held";
   queue_.Release(1);
   EXPECT_TRUE(turn.get());
   EXPECT_TRUE(queue_.TryAcquire(2));
@@ -235,69 +235,12 @@ TEST_F(WriteQueueTest, TheOwnerOfALongTurnGetsThroughItsOwnGate) {
   EXPECT_FALSE(queue_.TryAcquire(3)) << "the lock is another one's by now";
 }
 
-// The checkpoint is no reason for SQLITE_BUSY.
-TEST_F(WriteQueueTest, WhoseTimeRunsOutInALongTurnWaitsForItsEnd) {
+TEST_F(WriteQueueTest, ALongTurnMakesNoDeadlineLater) {
   StartLongTurn(1, 100 * kMilli);
   std::future<bool> turn = StartWaiter(2, queue_.NewTicket(), kMilli);
-  for (int64_t left = 100 * kMilli; left > 0; left -= kPatrol) {
-    EXPECT_EQ(queue_.waiting(), 1) << left;
-    EXPECT_EQ(clock_.NanosLeft(), std::min(left, kPatrol));
-    const int waits = clock_.waits();
-    clock_.Advance(std::min(left, kPatrol));
-    if (left <= kPatrol) break;
-    while (clock_.waits() == waits) std::this_thread::yield();
-    ASSERT_TRUE(clock_.AwaitSleeper());
-  }
-  EXPECT_TRUE(turn.get());
-  EXPECT_TRUE(queue_.TryAcquire(2));
-}
-
-TEST_F(WriteQueueTest, NobodyWaitsForTheEndOfALongTurnThatIsGivenUp) {
-  StartLongTurn(1, 100 * kMilli);
-  ASSERT_TRUE(queue_.TryAcquire(1));
-  std::future<bool> turn = StartWaiter(2, queue_.NewTicket(), kMilli, false);
-  queue_.GiveUp();
-  clock_.Advance(kPatrol);
+  EXPECT_EQ(clock_.NanosLeft(), kMilli);
+  clock_.Advance(kMilli);
   EXPECT_FALSE(turn.get());
-}
-
-TEST_F(WriteQueueTest, NobodyWaitsForTheEndOfALongTurnThatIsOver) {
-  StartLongTurn(1, 100 * kMilli);
-  std::future<bool> first = StartWaiter(2, queue_.NewTicket());
-  std::future<bool> second = StartWaiter(3, queue_.NewTicket(), kMilli);
-  clock_.Advance(2 * kMilli);
-  queue_.EndTurn(1);
-  EXPECT_TRUE(first.get());
-  ASSERT_TRUE(queue_.TryAcquire(2));
-  clock_.Advance(kPatrol);
-  EXPECT_EQ(second.wait_for(kPatience), std::future_status::ready);
-  clock_.Advance(kLong);
-  EXPECT_FALSE(second.get());
-}
-
-// However it has ended: by its owner, who may have had the lock meanwhile, or as another process
-// was faster, and somebody else had the next turn.
-TEST_F(WriteQueueTest, AfterALongTurnAWaiterLeavesAtItsDeadline) {
-  enum class End { kEnded, kReleased, kGivenUp };
-  for (const End end : {End::kEnded, End::kReleased, End::kGivenUp}) {
-    StartLongTurn(1, 100 * kMilli);
-    if (end == End::kEnded) {
-      queue_.EndTurn(1);
-    } else {
-      ASSERT_TRUE(queue_.TryAcquire(1));
-      end == End::kReleased ? queue_.Release(1) : queue_.GiveUp();
-    }
-    if (end == End::kGivenUp) {
-      EXPECT_TRUE(queue_.AwaitTurn(2, queue_.NewTicket(), clock_.NowNanos(), true));
-      EXPECT_FALSE(queue_.IsInLongTurn());
-    }
-    ASSERT_TRUE(queue_.TryAcquire(2));
-    std::future<bool> turn = StartWaiter(3, queue_.NewTicket(), kMilli);
-    EXPECT_EQ(clock_.NanosLeft(), kMilli) << static_cast<int>(end);
-    clock_.Advance(kLong);
-    EXPECT_FALSE(turn.get());
-    queue_.Release(2);
-  }
 }
 
 // Whose turn has expired must not prolong that of somebody else.
@@ -306,7 +249,7 @@ TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
   clock_.Advance(kTurn);
   ASSERT_TRUE(queue_.AwaitTurn(2, queue_.NewTicket(), clock_.NowNanos(), true)) << "1 is late";
   EXPECT_FALSE(queue_.ProlongTurn(1, clock_.NowNanos() + kLong));
-  EXPECT_FALSE(queue_.IsInLongTurn());
+  EXPECT_FALSE(IsInLongTurn(queue_));
   clock_.Advance(kTurn);
   EXPECT_TRUE(queue_.TryAcquire(3));
 }

@@ -62,6 +62,8 @@ int Connection::Unlock(const LockRequest& request) {
 }
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
+  const bool takes_snapshot = !exclusive && (locks & kReadLocks) != 0;
+  if (takes_snapshot || (locks == kWriteLock && Holds(kCheckpointLock))) SleepOn();
   LostRace::Pass();
   if (lock_timeout_ms_ != 0 && !Holds(kCheckpointLock)) {  // a checkpoint has one for all its locks
     constexpr int64_t kNanosPerMilli = 1'000'000;

@@ -100,7 +100,7 @@ bool LostRace::Sleep(int micros) {
   const int64_t now = clock.NowNanos();
   if (lost.until == 0) lost.until = now;
   if (std::exchange(lost.goes_on, false)) lost.until = now + OwedNanos(micros, now);
-  // (But not what a long turn took, nor the time since another statement that has given up.)
+  // (But not the time since another statement that has given up.)
   lost.until = std::max(lost.until, now - lost.queue->late_nanos()) + micros * kNanosPerMicro;
   if (lost.put_off) {
     lost.put_off = false;

@@ -29,7 +29,7 @@ int Connection::AwaitTurn() {
   while (!has_turn_ && queue.AwaitTurn(writer_, ticket, lock_deadline_, true)) {
     has_turn_ = queue.TryAcquire(writer_);
   }
-  return has_turn_ ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
+  return has_turn_ || queue.IsKept() ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
 }
 
 // The base VFS is not let wait. That of SQLite 3.40 would hold the mutex meanwhile that others need
@@ -131,12 +131,40 @@ void Connection::ReturnTurn() {
   LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
 }
 
+// SQLite has slept for the write lock, and is about to ask for it again: a writer for its snapshot
+// first, a checkpoint at once. If there is still no turn, its busy handler is asked here. For it
+// would have to be asked anyway before the lock is refused because it is kept (WaitsInLine()), and
+// once more by SQLite then; if it gave up the second time, that would be SQLITE_BUSY for a lock
+// that is free.
+void Connection::SleepOn() {
+  const WriteQueue& queue = *database_->write_queue();
+  while (LostRace::SleepsUntil(writer_) != 0 && !queue.CanAcquire(writer_)) {
+    if (busy_handler_ == nullptr || database_->coordinator().failure() != 0) return;
+    if (!Holds(kCheckpointLock) && !RunsWriter()) return;
+    LoseRace(false);
+    if (busy_handler_(busy_argument_) == 0) return;
+  }
+}
+
+// Is it a statement that writes which SQLite is in the midst of? (It may have given up the last
+// one after it has slept, and be about to read.)
+bool Connection::RunsWriter() const {
+  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
+  if (db == nullptr) return false;
+  for (auto* s = sqlite3_next_stmt(db, nullptr); s != nullptr; s = sqlite3_next_stmt(db, s)) {
+    if (sqlite3_stmt_busy(s) != 0 && sqlite3_stmt_readonly(s) == 0) return true;
+  }
+  return false;
+}
+
 // The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With
 // stock SQLite that is no reason for SQLITE_BUSY. So only those are refused who sleep in line for
 // it: not who has no busy handler, or one that sleeps by itself, which it alone can tell; nor a
 // read transaction that becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
 bool Connection::WaitsInLine() {
   if (busy_handler_ == nullptr || IsUpgrade()) return false;
+  // It has just seen the lock free, or its busy handler gives up; see SleepOn().
+  if (LostRace::SleepsUntil(writer_) != 0) return false;
   LoseRace(false);
   // Asked while we hold a snapshot, which is in the way of a checkpoint: it shall sleep later.
   LostRace::PutOffSleep();

@@ -22,6 +22,11 @@ bool WriteQueue::TryAcquire(Writer writer) {
   return true;
 }
 
+bool WriteQueue::CanAcquire(Writer writer) const {
+  const uint64_t lock = lock_.load(std::memory_order_acquire);
+  return lock == KeptFor(writer) || IsFree(lock);
+}
+
 bool WriteQueue::IsWarmElsewhere() const {
   if (waiting() < kCrowd * processors_.count) return false;
   const int64_t free_for = clock_->NowNanos() - changed_hands_at_.load(std::memory_order_relaxed);
@@ -37,7 +42,6 @@ void WriteQueue::Release(Writer writer) {
   changed_hands_at_.store(now, std::memory_order_relaxed);
   released_on_.store(processors_.current(), std::memory_order_relaxed);
   hold_nanos_.store(usual + (held - usual) / kWeight, std::memory_order_relaxed);
-  if (long_turn_until_.load(std::memory_order_relaxed) != 0) long_turn_until_.store(0);
   const bool favors = waiting() != 0 && favored_.load(std::memory_order_relaxed) != kNobody;
   // Sequentially consistent: a thread that queues up counts itself before it looks at the lock.
   if (!favors && queued_.load(std::memory_order_seq_cst) == 0) {
@@ -58,17 +62,11 @@ void WriteQueue::Release(Writer writer) {
   }
 }
 
-void WriteQueue::GiveUp() {
-  long_turn_until_.store(0, std::memory_order_release);
-  lock_.store(0, std::memory_order_release);
-}
-
 // Keeps the lock for `writer`, unless it is no longer as it was.
 bool WriteQueue::Keep(Writer writer, uint64_t lock) {
   const int64_t now = clock_->NowNanos();
   changed_hands_at_.store(now, std::memory_order_relaxed);
   kept_until_.store(now + kTurnNanos, std::memory_order_relaxed);
-  long_turn_until_.store(0, std::memory_order_release);
   return lock_.compare_exchange_strong(lock, KeptFor(writer), std::memory_order_acq_rel);
 }
 
@@ -77,22 +75,13 @@ bool WriteQueue::ProlongTurn(Writer writer, int64_t until) {
   // With the mutex held, nobody but a newcomer can take it, and only if it has expired.
   if (lock_.load(std::memory_order_acquire) != KeptFor(writer)) return false;
   kept_until_.store(until, std::memory_order_relaxed);
-  long_turn_until_.store(until, std::memory_order_release);
-  if (lock_.load(std::memory_order_acquire) == KeptFor(writer)) return true;
-  long_turn_until_.store(0, std::memory_order_release);
-  return false;
-}
-
-bool WriteQueue::IsInLongTurn() const {
-  return IsKept(lock_.load(std::memory_order_acquire)) &&
-         clock_->NowNanos() < long_turn_until_.load(std::memory_order_relaxed);
+  return lock_.load(std::memory_order_acquire) == KeptFor(writer);
 }
 
 void WriteQueue::EndTurn(Writer writer) {
   MutexLock lock(mutex_);
   uint64_t kept = KeptFor(writer);
   if (lock_.load(std::memory_order_relaxed) != kept) return;
-  long_turn_until_.store(0, std::memory_order_release);
   if (first_ != nullptr) {
     LetThrough(&first_, kept);
   } else {
@@ -204,13 +193,12 @@ void WriteQueue::CountTurn(uint64_t ticket) {
 bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
   while (!waiter->granted) {
     const int64_t now = clock_->NowNanos();
-    const int64_t until = std::max(deadline, long_turn_until_.load(std::memory_order_relaxed));
-    if (now >= until) {
+    if (now >= deadline) {
       Dequeue(waiter);
       return false;
     }
     // Nobody tells of a turn that is not taken.
-    clock_->WaitUntil(waiter->unparked, mutex_, std::min(until, now + kPatrolNanos));
+    clock_->WaitUntil(waiter->unparked, mutex_, std::min(deadline, now + kPatrolNanos));
     LetThroughIfFree();
   }
   return true;

@@ -69,11 +69,14 @@ class WriteQueue {
   // thread.
   bool TryAcquire(Writer writer);
 
+  // Could `writer` have it now? Any thread.
+  bool CanAcquire(Writer writer) const;
+
   // Hands the lock on to whoever waits for it. REQUIRES: it is `writer`'s. Any thread.
   void Release(Writer writer) EXCLUDES(mutex_);
 
   // The same, but wakes nobody up: there is nothing to be had, as another process has the lock.
-  void GiveUp();
+  void GiveUp() { lock_.store(0, std::memory_order_release); }
 
   // The next turn is `writer`'s, unless it gets the lock before.
   void Favor(Writer writer) { favored_.store(writer, std::memory_order_relaxed); }
@@ -84,15 +87,13 @@ class WriteQueue {
   bool AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, bool free_is_enough)
       EXCLUDES(mutex_);
 
-  // Keeps a turn until `until`: longer than usual, and threads that wait do so until its end,
-  // however long they meant to. False if the turn has been lost meanwhile.
+  // Keeps a turn until `until`. False if the turn has been lost meanwhile.
   bool ProlongTurn(Writer writer, int64_t until) EXCLUDES(mutex_);
   // Ends it, unless it ended by itself. The writer may have taken and released the lock in between.
   void EndTurn(Writer writer) EXCLUDES(mutex_);
   // Is the lock kept for somebody who has not come for it yet?
   bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
-  // By a turn that was prolonged?
-  bool IsInLongTurn() const;
+  int64_t kept_until() const { return kept_until_.load(std::memory_order_relaxed); }
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
   Clock& clock() { return *clock_; }
@@ -155,11 +156,10 @@ class WriteQueue {
   const int64_t yield_nanos_;
   const int64_t late_nanos_;
   const Processors processors_;
-  std::atomic<uint64_t> lock_{0};            // 0: free
-  std::atomic<int64_t> kept_until_{0};       // stored before lock_ says that it is kept
-  std::atomic<int64_t> long_turn_until_{0};  // 0: the turn was not prolonged
-  std::atomic<int> contending_{0};           // how many give way to each other
-  std::atomic<int> queued_{0};               // how many are parked
+  std::atomic<uint64_t> lock_{0};       // 0: free
+  std::atomic<int64_t> kept_until_{0};  // stored before lock_ says that it is kept
+  std::atomic<int> contending_{0};      // how many give way to each other
+  std::atomic<int> queued_{0};          // how many are parked
   std::atomic<Writer> favored_{kNobody};
   std::atomic<int64_t> changed_hands_at_{0};  // kept, taken or released
   std::atomic<int> released_on_{kUnknownProcessor};
