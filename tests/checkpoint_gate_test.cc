@@ -92,19 +92,26 @@ TEST_F(CheckpointGateTest, WhereOneConnectionMakesThemAllNoneIsSkipped) {
 TEST_F(CheckpointGateTest, ANewLogBeginsAnew) {
   Begin(1000);
   gate_.OnEnd(5000, false);
-  EXPECT_EQ(Begin(5999), Advice::kSkip);
+  EXPECT_EQ(Begin(5249), Advice::kSkip);
   EXPECT_EQ(Begin(10, kNextLog), Advice::kAsStock);
   EXPECT_EQ(Begin(19, kNextLog), Advice::kSkip);
   EXPECT_EQ(Begin(20, kNextLog), Advice::kHoldWriters);
   EXPECT_EQ(Begin(7), Advice::kAsStock) << "generations are compared, not ordered";
 }
 
-// Whoever reads the log may do so for long: not for each commit again.
-TEST_F(CheckpointGateTest, AfterAnAttemptInVainItIsDueMuchLater) {
+// Whoever reads the log may do so for a moment, or for long: not for each commit again.
+TEST_F(CheckpointGateTest, AfterEachAttemptInVainItIsDueLater) {
   Begin(1000);
-  gate_.OnEnd(2300, false);
-  EXPECT_EQ(Begin(3299), Advice::kSkip);
-  EXPECT_EQ(Begin(3300), Advice::kHoldWriters);
+  uint32_t frames = 2010;
+  for (const uint32_t step : {250, 500, 1000, 1000}) {
+    gate_.OnEnd(frames, false);
+    EXPECT_EQ(Begin(frames + step - 1), Advice::kSkip);
+    frames += step;
+    EXPECT_EQ(Begin(frames), Advice::kHoldWriters) << step;
+  }
+  Begin(1000, kNextLog);
+  gate_.OnEnd(2010, false);
+  EXPECT_EQ(Begin(2260, kNextLog), Advice::kHoldWriters) << "which begins anew";
 }
 
 TEST_F(CheckpointGateTest, AfterOneThatCopiedAllItIsDueSooner) {

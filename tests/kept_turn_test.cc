@@ -113,7 +113,7 @@ class KeptAfterASleepTest : public KeptTurnTest {
       sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
       vfs->xSleep(vfs, 1'000);
       if (call == 0) holder_.ExecOk("COMMIT");
-      if (call == 0) after_sleep_();
+      call == 0 ? after_sleep_() : on_second_sleep_();
       return 1;
     };
     SetBusyHandler(&handler_);
@@ -124,6 +124,7 @@ class KeptAfterASleepTest : public KeptTurnTest {
   Db holder_ = OpenWithTable();
   std::function<int(int)> handler_;
   std::function<void()> after_sleep_ = [this] { KeepTurn(); };
+  std::function<void()> on_second_sleep_ = [] {};
   int calls_ = 0;
 };
 
@@ -138,6 +139,23 @@ TEST_F(KeptAfterASleepTest, AlsoByACheckpoint) {
   EXPECT_EQ(sqlite3_wal_checkpoint_v2(db_.get(), nullptr, mode, nullptr, nullptr), SQLITE_OK);
   EXPECT_EQ(calls_, kSleeps + 1);
   EXPECT_TRUE(IsInLongTurn(*queue_));
+}
+
+// Its snapshot is as new as if it had slept before; else it would write behind what is in the
+// database file.
+TEST_F(KeptAfterASleepTest, ItStartsTheLogOverThatHasBeenCopiedMeanwhile) {
+  constexpr int kPassive = SQLITE_CHECKPOINT_PASSIVE;
+  int before = 0;
+  int after = 0;
+  int copied = 0;
+  on_second_sleep_ = [&] {
+    sqlite3_wal_checkpoint_v2(holder_.get(), nullptr, kPassive, &before, &copied);
+    queue_->EndTurn(kSomebody);
+  };
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  EXPECT_EQ(before, copied);
+  sqlite3_wal_checkpoint_v2(holder_.get(), nullptr, kPassive, &after, nullptr);
+  EXPECT_LT(after, before);
 }
 
 // It has seen the lock free; to be asked now would be once too often.

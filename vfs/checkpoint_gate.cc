@@ -9,6 +9,9 @@
 namespace groupcommit {
 namespace {
 
+// A part of the frames with which automatic checkpoints begin.
+constexpr uint32_t kSoon = 4;
+
 uint32_t Add(uint32_t frames, uint32_t more) {
   constexpr uint32_t kMost = std::numeric_limits<uint32_t>::max();
   return more > kMost - frames ? kMost : frames + more;
@@ -27,6 +30,7 @@ CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generat
     generation_ = generation;
     first_ = committer != 0 ? frames : std::max(frames, kUsualFrames);
     due_at_ = Add(first_, first_);
+    step_ = std::max(1u, first_ / kSoon);
     committer_ = committer;
     several_ = false;
     return Advice::kAsStock;
@@ -41,11 +45,12 @@ CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generat
   return several_ ? Advice::kSkip : Advice::kAsStock;
 }
 
-// If the log is not started over after this, somebody reads from it, perhaps for long: holding
-// writers up for each commit would help nobody.
+// If the log is not started over after this, somebody reads from it, perhaps for a moment, perhaps
+// for long: holding writers up for each commit would help nobody.
 void CheckpointGate::OnEnd(uint32_t frames, bool complete) {
   MutexLock lock(mutex_);
-  due_at_ = Add(frames, std::max(1u, complete ? first_ / 4 : first_));
+  due_at_ = Add(frames, complete ? std::max(1u, first_ / kSoon) : step_);
+  if (!complete) step_ = std::min(first_, Add(step_, step_));
 }
 
 bool CheckpointGate::Await(const std::atomic<int>& count, int rest, int64_t deadline) const {

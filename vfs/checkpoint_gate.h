@@ -74,6 +74,7 @@ class CheckpointGate {
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
   uint32_t first_ GUARDED_BY(mutex_) = 0;      // frames at the first checkpoint of this log
   uint32_t due_at_ GUARDED_BY(mutex_) = 0;     // frames
+  uint32_t step_ GUARDED_BY(mutex_) = 0;       // frames from one that did not copy all to the next
   uint64_t committer_ GUARDED_BY(mutex_) = 0;  // of one of them, 0 if there was none
   bool several_ GUARDED_BY(mutex_) = false;    // committers
 };

@@ -148,7 +148,7 @@ class Connection final : private Coordinator::Log {
   void ReturnTurn();
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
-  void SleepOn();
+  bool SleepOn();
   bool RunsWriter() const;
   bool WaitsInLine();
   bool IsUpgrade() const;

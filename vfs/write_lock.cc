@@ -135,15 +135,18 @@ void Connection::ReturnTurn() {
 // first, a checkpoint at once. If there is still no turn, its busy handler is asked here. For it
 // would have to be asked anyway before the lock is refused because it is kept (WaitsInLine()), and
 // once more by SQLite then; if it gave up the second time, that would be SQLITE_BUSY for a lock
-// that is free.
-void Connection::SleepOn() {
+// that is free. False if there was nothing to wait for.
+bool Connection::SleepOn() {
   const WriteQueue& queue = *database_->write_queue();
+  bool slept = false;
   while (LostRace::SleepsUntil(writer_) != 0 && !queue.CanAcquire(writer_)) {
-    if (busy_handler_ == nullptr || database_->coordinator().failure() != 0) return;
-    if (!Holds(kCheckpointLock) && !RunsWriter()) return;
+    if (busy_handler_ == nullptr || database_->coordinator().failure() != 0) break;
+    if (!Holds(kCheckpointLock) && !RunsWriter()) break;
     LoseRace(false);
-    if (busy_handler_(busy_argument_) == 0) return;
+    slept = true;
+    if (busy_handler_(busy_argument_) == 0) break;
   }
+  return slept;
 }
 
 // Is it a statement that writes which SQLite is in the midst of? (It may have given up the last
