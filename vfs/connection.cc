@@ -62,10 +62,12 @@ int Connection::Unlock(const LockRequest& request) {
 }
 
 int Connection::BeforeLock(unsigned locks, bool exclusive) {
-  const bool takes_snapshot = !exclusive && (locks & kReadLocks) != 0;
-  const bool restarts_log = locks == kWriteLock && Holds(kCheckpointLock);
-  // What SQLite knows of the log is old by now, so it has to look again; wal.c: walTryBeginRead().
-  if ((takes_snapshot || restarts_log) && SleepOn() && takes_snapshot) return SQLITE_BUSY;
+  const bool asks_for_turn =
+      exclusive ? locks == kWriteLock && Holds(kCheckpointLock) : (locks & kReadLocks) != 0;
+  const bool slept = asks_for_turn && SleepOn();
+  // What SQLite has seen is old by now, so it has to look again whether it needs the log at all.
+  // (wal.c: walTryBeginRead())
+  if (slept && !exclusive && (locks & kLogReadLocks) != 0) return SQLITE_BUSY;
   LostRace::Pass();
   if (lock_timeout_ms_ != 0 && !Holds(kCheckpointLock)) {  // a checkpoint has one for all its locks
     constexpr int64_t kNanosPerMilli = 1'000'000;
