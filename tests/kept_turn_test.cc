@@ -7,6 +7,7 @@
 #include <future>
 
 #include "support/long_turn.h"
+#include "support/patience.h"
 #include "support/queue_of.h"
 #include "support/shim_test.h"
 
@@ -28,6 +29,13 @@ class KeptTurnTest : public ShimTest {
     ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
   }
 
+  // What a busy handler of the application does with sqlite3_sleep().
+  static void Sleep(int micros) {
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    vfs->xSleep(vfs, micros);
+  }
+  // Each longer than the one before, as SQLite's; no later one lasts 1 ms.
+  static int SleepMicros(int call) { return (call + 1) * 1'000; }
   void SetBusyHandler(std::function<int(int)>* handler) {
     sqlite3_busy_handler(
         db_.get(),
@@ -56,8 +64,7 @@ TEST_F(KeptTurnTest, ABusyHandlerThatGivesUp) {
       db_.get(),
       [](void* count, int) {
         ++*static_cast<int*>(count);
-        sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-        vfs->xSleep(vfs, 1);
+        Sleep(1);
         return 0;
       },
       &calls);
@@ -90,8 +97,7 @@ TEST_P(EndingTimeoutTest, OfAHandlerOfOnesOwn) {
   sqlite3_busy_handler(
       db_.get(),
       [](void* left, int) {
-        sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-        if (*static_cast<int*>(left) > 0) vfs->xSleep(vfs, 1'000);
+        if (*static_cast<int*>(left) > 0) Sleep(1'000);
         return static_cast<int>(--*static_cast<int*>(left) >= 0);
       },
       &calls_left);
@@ -110,8 +116,7 @@ class KeptAfterASleepTest : public KeptTurnTest {
     handler_ = [this](int call) {
       calls_++;
       if (call == kSleeps) return 0;
-      sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-      vfs->xSleep(vfs, 1'000);
+      Sleep(SleepMicros(call));
       if (call == 0) holder_.ExecOk("COMMIT");
       call == 0 ? after_sleep_() : on_second_sleep_();
       return 1;
@@ -177,8 +182,7 @@ TEST_F(KeptTurnTest, AWriterThatHasSleptIsStillHeldBack) {
   int calls = 0;
   std::function<int(int)> handler = [&](int call) {
     constexpr int kSleeps = 7;
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, 1'000);
+    Sleep(SleepMicros(call));
     if (call == kSleeps) queue_->EndTurn(kSomebody);
     return ++calls;
   };
@@ -200,8 +204,7 @@ TEST_F(KeptTurnTest, NobodySleepsOnWhenASyncHasFailed) {
       FailHeldSync();
       EXPECT_EQ(failed.get(), SQLITE_IOERR_FSYNC);
     }
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, 1'000);
+    Sleep(SleepMicros(call));
     return static_cast<int>(call < 100);
   };
   SetBusyHandler(&handler);
@@ -210,24 +213,49 @@ TEST_F(KeptTurnTest, NobodySleepsOnWhenASyncHasFailed) {
   holder.ExecOk("ROLLBACK");
 }
 
-// It has given up after it has slept, and its connection reads: that waits for nobody.
+// An application that is refused the lock, sleeps, and reads something before it tries again.
 TEST_F(KeptTurnTest, AStatementThatReadsIsNotTakenForTheWriterBeforeIt) {
   Db holder = OpenWithTable();
-  holder.ExecOk("BEGIN IMMEDIATE");
+  db_.ExecOk("CREATE TEMP TABLE copy(x)");
+  for (const char* sql : {"SELECT * FROM t", "INSERT INTO copy SELECT * FROM t"}) {
+    std::future<int> result = std::async(std::launch::async, [&] {
+      holder.ExecOk("BEGIN IMMEDIATE");
+      db_.SetBusyTimeout(1);
+      EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_BUSY);
+      Sleep(1'000);
+      holder.ExecOk("COMMIT");
+      KeepTurn();
+      db_.SetBusyTimeout(1'000'000);
+      return db_.Exec(sql);
+    });
+    EXPECT_EQ(result.wait_for(kPatience), std::future_status::ready);
+    queue_->EndTurn(kSomebody);
+    EXPECT_EQ(result.get(), SQLITE_OK);
+  }
+}
+
+// Each time that it is about to take a snapshot the lock is kept anew: SQLite has to look at the
+// log again for each sleep, and would give up after the hundredth time (wal.c: walTryBeginRead()).
+TEST_F(KeptTurnTest, ASnapshotIsPutOffOnce) {
   int calls = 0;
-  sqlite3_busy_handler(
-      db_.get(),
-      [](void* count, int) {
-        ++*static_cast<int*>(count);
-        sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-        vfs->xSleep(vfs, 1);
-        return 0;
-      },
-      &calls);
-  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_BUSY);
-  db_.ExecOk("SELECT * FROM t");
-  EXPECT_EQ(calls, 1);
-  holder.ExecOk("COMMIT");
+  std::function<int(int)> handler = [&](int call) {
+    calls++;
+    Sleep(SleepMicros(call));
+    if (call > 0) queue_->EndTurn(kSomebody);
+    return static_cast<int>(call < 10);
+  };
+  SetBusyHandler(&handler);
+  KeepTurn();
+  storage_.SetObserver([this](const Call& call) {
+    const int64_t now = queue_->clock().NowNanos();
+    const bool is_free =
+        call.op == Op::kShmBarrier && queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true);
+    if (is_free) queue_->ProlongTurn(kSomebody, now + kLongNanos);
+  });
+  EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  storage_.SetObserver(nullptr);
+  EXPECT_EQ(calls, 3) << "two for the refusal, one for the snapshot";
+  queue_->EndTurn(kSomebody);
 }
 
 }  // namespace

@@ -111,15 +111,65 @@ TEST_F(LockTimeoutTest, ItsTimeRunsOut) {
 }
 
 // A checkpoint has closed the gate: the lock is free, and stock SQLite would let it have it.
-TEST_F(LockTimeoutTest, ItsTimeRunsOutInALongTurn) {
-  constexpr WriteQueue::Writer kSomebody = 1'000'000;
-  constexpr int64_t kLongNanos = 60'000'000'000;
-  const int64_t now = queue_->clock().NowNanos();
-  ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
-  ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
+class LongTurnTest : public LockTimeoutTest {
+ protected:
+  static constexpr WriteQueue::Writer kSomebody = 1'000'000;
+
+  void KeepTurn() {
+    constexpr int64_t kLongNanos = 60'000'000'000;
+    const int64_t now = queue_->clock().NowNanos();
+    ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
+    ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
+  }
+  void TearDown() override {
+    EXPECT_TRUE(IsInLongTurn(*queue_)) << "somebody has waited until its end";
+    queue_->EndTurn(kSomebody);
+  }
+};
+
+TEST_F(LongTurnTest, ItsTimeRunsOut) {
+  KeepTurn();
   EXPECT_EQ(Transaction(20), SQLITE_OK);
-  EXPECT_TRUE(IsInLongTurn(*queue_)) << "it has waited until its end";
-  queue_->EndTurn(kSomebody);
+}
+
+// Some give the lock up before they take their snapshot, and ask again without waiting.
+TEST_F(LongTurnTest, WhoWasLetThroughAndComesBackIsNotRefused) {
+  KeepTurn();
+  EXPECT_EQ(WriteLock(20), SQLITE_OK);
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY) << "once";
+  EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+}
+
+TEST_F(LongTurnTest, ButNoLaterRequestIsLetThrough) {
+  KeepTurn();
+  EXPECT_EQ(Transaction(20), SQLITE_OK);
+  EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+}
+
+// It has slept for a lock of another process. What it has got since is not waited for.
+TEST_F(LongTurnTest, WhoWasLetThroughDoesNotSleepForItsSnapshot) {
+  Db stranger(path(), "store");
+  stranger.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
+  const auto handler = [](void* calls, int) {
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    vfs->xSleep(vfs, 2'000);
+    constexpr int kEnough = 5;
+    return static_cast<int>(++*static_cast<int*>(calls) < kEnough);
+  };
+  int calls = 0;
+  handler(&calls, 0);
+  stranger.ExecOk("COMMIT");
+  KeepTurn();
+  sqlite3_busy_handler(by_hand_.get(), handler, &calls);
+  EXPECT_EQ(Transaction(20), SQLITE_OK);
+  EXPECT_EQ(calls, 1);
 }
 
 // An open read transaction that becomes a writer does not wait.

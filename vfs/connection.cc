@@ -67,7 +67,10 @@ int Connection::BeforeLock(unsigned locks, bool exclusive) {
   const bool slept = asks_for_turn && SleepOn();
   // What SQLite has seen is old by now, so it has to look again whether it needs the log at all.
   // (wal.c: walTryBeginRead())
-  if (slept && !exclusive && (locks & kLogReadLocks) != 0) return SQLITE_BUSY;
+  if (slept && !exclusive && (locks & kLogReadLocks) != 0) {
+    looks_again_ = true;
+    return SQLITE_BUSY;
+  }
   LostRace::Pass();
   if (lock_timeout_ms_ != 0 && !Holds(kCheckpointLock)) {  // a checkpoint has one for all its locks
     constexpr int64_t kNanosPerMilli = 1'000'000;

@@ -149,7 +149,6 @@ class Connection final : private Coordinator::Log {
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   bool SleepOn();
-  bool RunsWriter() const;
   bool WaitsInLine();
   bool IsUpgrade() const;
 
@@ -233,6 +232,8 @@ class Connection final : private Coordinator::Log {
   int64_t lock_deadline_ = 0;   // when that is over for the present request, ns
   bool has_turn_ = false;       // the write queue's lock is ours
   bool waited_inside_ = false;  // lock_timeout_ms_ was not 0 when it was asked for
+  bool let_through_ = false;    // in there, since its time was up and the lock only kept
+  bool looks_again_ = false;    // at the log, since it has slept at its request for a snapshot
   int64_t refused_since_ = 0;   // when the write lock was first refused, ns; 0: not waiting for it
   int64_t last_refused_ = 0;    // ns
 

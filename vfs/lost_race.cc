@@ -24,7 +24,8 @@ struct Lost {
   std::shared_ptr<WriteQueue> queue;
   WriteQueue::Writer writer = WriteQueue::kNobody;
   uint64_t fork_generation = 0;
-  bool put_off = false;
+  enum class PutOff : uint8_t { kNone, kNext, kNextIfFirst, kDone };
+  PutOff put_off = PutOff::kNone;
   bool goes_on = false;  // until is what the statement owes of its sleeps for another lock
   uint64_t ticket = 0;   // from the first refusal on
   int64_t until = 0;     // when its sleeps would have ended, had none been cut short; ns
@@ -35,12 +36,17 @@ thread_local bool lost_is_gone = false;
 
 Lost::~Lost() { lost_is_gone = true; }
 
-// What sleeps for another lock were cut short by, if the statement that sleeps now is still the
-// same: the first sleep of SQLite's busy handler takes 1 ms, and no other one does, but the last
-// perhaps (main.c: sqliteDefaultBusyCallback()).
-int64_t OwedNanos(int micros, int64_t now) {
+// Is a sleep so long that it must be the same statement's as one before it? The first one of
+// SQLite's busy handler takes 1 ms, and no other one does, but the last perhaps (main.c:
+// sqliteDefaultBusyCallback()).
+bool IsNotTheFirst(int micros) {
   constexpr int kFirstSleepMicros = 1'000;
-  return micros > kFirstSleepMicros ? std::max<int64_t>(lost.until - now, 0) : 0;
+  return micros > kFirstSleepMicros;
+}
+
+// What sleeps for another lock were cut short by, if the statement is still the same.
+int64_t OwedNanos(int micros, int64_t now) {
+  return IsNotTheFirst(micros) ? std::max<int64_t>(lost.until - now, 0) : 0;
 }
 
 }  // namespace
@@ -77,16 +83,22 @@ void LostRace::NoteReaders(WriteQueue::Writer writer) {
 }
 
 void LostRace::PutOffSleep() {
-  if (!lost_is_gone) lost.put_off = true;
+  if (!lost_is_gone) lost.put_off = Lost::PutOff::kNext;
+}
+
+void LostRace::PutOffFirstSleep() {
+  if (!lost_is_gone) lost.put_off = Lost::PutOff::kNextIfFirst;
 }
 
 bool LostRace::HasPutOffSleep() {
-  return !lost_is_gone && lost.stage == Lost::Stage::kSlept && !std::exchange(lost.put_off, false);
+  if (lost_is_gone) return false;
+  const bool done = std::exchange(lost.put_off, Lost::PutOff::kNone) == Lost::PutOff::kDone;
+  return done && lost.stage == Lost::Stage::kSlept;
 }
 
 void LostRace::Pass() {
   if (lost_is_gone) return;
-  lost.put_off = false;
+  lost.put_off = Lost::PutOff::kNone;
   if (lost.stage == Lost::Stage::kRefused) lost.stage = Lost::Stage::kNothing;
   if (lost.stage == Lost::Stage::kReaders) lost.stage = Lost::Stage::kHas;
 }
@@ -102,8 +114,10 @@ bool LostRace::Sleep(int micros) {
   if (std::exchange(lost.goes_on, false)) lost.until = now + OwedNanos(micros, now);
   // (But not the time since another statement that has given up.)
   lost.until = std::max(lost.until, now - lost.queue->late_nanos()) + micros * kNanosPerMicro;
-  if (lost.put_off) {
-    lost.put_off = false;
+  const Lost::PutOff put_off = std::exchange(lost.put_off, Lost::PutOff::kNone);
+  if (put_off == Lost::PutOff::kNext ||
+      (put_off == Lost::PutOff::kNextIfFirst && !IsNotTheFirst(micros))) {
+    lost.put_off = Lost::PutOff::kDone;
   } else {
     const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
     lost.queue->AwaitTurn(lost.writer, lost.ticket, deadline, !lost.elsewhere);

@@ -32,6 +32,8 @@ class LostRace {
   static int64_t SleepsUntil(WriteQueue::Writer writer);
   // The next sleep takes no time, but is added to the one after it.
   static void PutOffSleep();
+  // The same, but only if that is the first one of a statement, by its length.
+  static void PutOffFirstSleep();
   // Has there been such a sleep?
   static bool HasPutOffSleep();
   // The thread asks for a lock: if it was about to sleep, it is no longer.

@@ -15,7 +15,7 @@ int Connection::TakeTurn() {
   waited_inside_ = lock_timeout_ms_ != 0;
   if (has_turn_) return SQLITE_OK;
   if (lock_timeout_ms_ != 0) return AwaitTurn();
-  if (queue.IsKept() && !WaitsInLine()) return SQLITE_OK;
+  if (queue.IsKept() && (std::exchange(let_through_, false) || !WaitsInLine())) return SQLITE_OK;
   LoseRace(false);
   return SQLITE_BUSY;
 }
@@ -29,7 +29,8 @@ int Connection::AwaitTurn() {
   while (!has_turn_ && queue.AwaitTurn(writer_, ticket, lock_deadline_, true)) {
     has_turn_ = queue.TryAcquire(writer_);
   }
-  return has_turn_ || queue.IsKept() ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
+  let_through_ = !has_turn_ && queue.IsKept();  // it may come back, see ReturnTurn()
+  return has_turn_ || let_through_ ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
 }
 
 // The base VFS is not let wait. That of SQLite 3.40 would hold the mutex meanwhile that others need
@@ -118,6 +119,7 @@ void Connection::ReturnTurn() {
   // before (wal.c: sqlite3WalEndReadTransaction()), and asks again at once, without waiting.
   const bool comes_back = waited_inside_ && !HoldsReadLock() && !Holds(kCheckpointLock);
   if (has_turn_ && comes_back) database_->write_queue()->Favor(writer_);
+  let_through_ = let_through_ && comes_back;
   if (has_turn_) database_->write_queue()->Release(writer_);
   has_turn_ = false;
   LostRace::OnReleased(writer_);
@@ -132,32 +134,26 @@ void Connection::ReturnTurn() {
 }
 
 // SQLite has slept for the write lock, and is about to ask for it again: a writer for its snapshot
-// first, a checkpoint at once. If there is still no turn, its busy handler is asked here. For it
-// would have to be asked anyway before the lock is refused because it is kept (WaitsInLine()), and
-// once more by SQLite then; if it gave up the second time, that would be SQLITE_BUSY for a lock
-// that is free. False if there was nothing to wait for.
+// first, a checkpoint at once. If the lock is free but kept, its busy handler is asked here for the
+// next sleep. Else it would have to be asked before the lock is refused (WaitsInLine()), and then
+// once more by SQLite: if it gave up the second time, that would be SQLITE_BUSY for a lock that is
+// free. True if it has slept.
 bool Connection::SleepOn() {
   const WriteQueue& queue = *database_->write_queue();
+  // An SQLite that waits inside may have the lock before its snapshot. And one that has just been
+  // told to look again does not have to do so for ever (wal.c: WAL_RETRY_PROTOCOL_LIMIT).
+  if (Holds(kWriteLock) || std::exchange(looks_again_, false)) return false;
   bool slept = false;
-  while (LostRace::SleepsUntil(writer_) != 0 && !queue.CanAcquire(writer_)) {
+  while (LostRace::SleepsUntil(writer_) != 0 && queue.IsKeptFrom(writer_)) {
     if (busy_handler_ == nullptr || database_->coordinator().failure() != 0) break;
-    if (!Holds(kCheckpointLock) && !RunsWriter()) break;
     LoseRace(false);
+    // Perhaps that statement has given up, or it was the application that slept, and another
+    // statement reads: that waits for nobody.
+    LostRace::PutOffFirstSleep();
+    if (busy_handler_(busy_argument_) == 0 || LostRace::HasPutOffSleep()) return false;
     slept = true;
-    if (busy_handler_(busy_argument_) == 0) break;
   }
   return slept;
-}
-
-// Is it a statement that writes which SQLite is in the midst of? (It may have given up the last
-// one after it has slept, and be about to read.)
-bool Connection::RunsWriter() const {
-  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
-  if (db == nullptr) return false;
-  for (auto* s = sqlite3_next_stmt(db, nullptr); s != nullptr; s = sqlite3_next_stmt(db, s)) {
-    if (sqlite3_stmt_busy(s) != 0 && sqlite3_stmt_readonly(s) == 0) return true;
-  }
-  return false;
 }
 
 // The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With
@@ -166,7 +162,7 @@ bool Connection::RunsWriter() const {
 // read transaction that becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
 bool Connection::WaitsInLine() {
   if (busy_handler_ == nullptr || IsUpgrade()) return false;
-  // It has just seen the lock free, or its busy handler gives up; see SleepOn().
+  // It has just seen the lock free, or waits no longer; see SleepOn().
   if (LostRace::SleepsUntil(writer_) != 0) return false;
   LoseRace(false);
   // Asked while we hold a snapshot, which is in the way of a checkpoint: it shall sleep later.

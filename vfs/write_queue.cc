@@ -22,9 +22,9 @@ bool WriteQueue::TryAcquire(Writer writer) {
   return true;
 }
 
-bool WriteQueue::CanAcquire(Writer writer) const {
+bool WriteQueue::IsKeptFrom(Writer writer) const {
   const uint64_t lock = lock_.load(std::memory_order_acquire);
-  return lock == KeptFor(writer) || IsFree(lock);
+  return IsKept(lock) && lock != KeptFor(writer);
 }
 
 bool WriteQueue::IsWarmElsewhere() const {

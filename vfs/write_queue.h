@@ -69,9 +69,6 @@ class WriteQueue {
   // thread.
   bool TryAcquire(Writer writer);
 
-  // Could `writer` have it now? Any thread.
-  bool CanAcquire(Writer writer) const;
-
   // Hands the lock on to whoever waits for it. REQUIRES: it is `writer`'s. Any thread.
   void Release(Writer writer) EXCLUDES(mutex_);
 
@@ -93,6 +90,8 @@ class WriteQueue {
   void EndTurn(Writer writer) EXCLUDES(mutex_);
   // Is the lock kept for somebody who has not come for it yet?
   bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
+  // And not for `writer`?
+  bool IsKeptFrom(Writer writer) const;
   int64_t kept_until() const { return kept_until_.load(std::memory_order_relaxed); }
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
