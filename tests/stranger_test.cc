@@ -73,6 +73,31 @@ class StrangerFixture : public ShimTest {
     return Db(cut + "/test.db").Int("SELECT count(*) FROM t WHERE x='" + row + "'");
   }
 
+  // So much that a power cut may leave half of it in the database file.
+  void FillBig() {
+    a_.ExecOk("CREATE TABLE big(k INTEGER PRIMARY KEY, v); CREATE INDEX i ON big(v)");
+    a_.ExecOk(InsertIntoBig(1) + "; PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES('x')");
+  }
+  static std::string InsertIntoBig(int first) {
+    const std::string begin = std::to_string(first);
+    const std::string last = std::to_string(first + 1'999);
+    return "WITH RECURSIVE n(k) AS (SELECT " + begin + " UNION ALL SELECT k+1 FROM n WHERE k<" +
+           last + ") INSERT INTO big SELECT k, hex(randomblob(20)) FROM n";
+  }
+
+  // The power goes while `db` makes a checkpoint, and has copied what it wants to.
+  void CutDuringACheckpoint(Db& db) {
+    storage_.HoldSyncs(FileKind::kMainDb);
+    std::future<int> checkpoint;
+    for (int i = 0; i < 2 && storage_.HeldSyncs() == 0; i++) {  // one may be told of the failure
+      checkpoint = ExecAsync(db, "PRAGMA wal_checkpoint(PASSIVE)");
+      while (storage_.HeldSyncs() == 0 && !IsReady(checkpoint)) std::this_thread::yield();
+    }
+    for (uint64_t seed = 1; seed <= 10; seed++) AfterPowerCut("x", CutMode::kKeepRandom, seed);
+    storage_.OpenGate();
+    checkpoint.get();
+  }
+
   void CloseOurs() {
     for (Db* db : {&a_, &b_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
   }
@@ -135,6 +160,45 @@ TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOut) {
   const int acknowledged = Insert();
   EXPECT_GT(acknowledged, 0);
   EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+  EXPECT_EQ(Stats(observer_).fenced, 0) << "the others may go on";
+}
+
+// It cannot be taken back before the checkpoint ends.
+TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOutDuringACheckpointOfOurs) {
+  for (const bool on_top : {false, true}) {
+    storage_.HoldSyncs(FileKind::kMainDb);
+    std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint(PASSIVE)");
+    ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+    Db closing = OpenWal();
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_EQ(closing.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+    EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('acknowledged')"), SQLITE_BUSY);
+    closing.Close();
+    const int acknowledged = on_top ? Insert() : 0;
+    EXPECT_EQ(acknowledged > 0, on_top);
+    EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+    storage_.OpenGate();
+    EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+    EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
+    EXPECT_EQ(Stats(observer_).fenced, on_top);
+    EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), on_top);
+    if (!on_top) a_.ExecOk("INSERT INTO t VALUES('x')");  // for the next checkpoint
+  }
+}
+
+// Nor before the transaction ends.
+TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOutWhileAnotherOneWrites) {
+  FillBig();
+  std::future<int> commit = ExecUntilSync(a_, InsertIntoBig(2'001));
+  b_.ExecOk("BEGIN IMMEDIATE");
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(stranger_.Int("PRAGMA wal_checkpoint(PASSIVE)"), 1) << "it is not busy";
+  a_.Close();
+  CutDuringACheckpoint(stranger_);
+  b_.Exec("ROLLBACK");
+  for (Db* db : {&b_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  AfterPowerCut("x");
 }
 
 // ---- Its own sync fails, and loses what is ours ----
@@ -191,25 +255,16 @@ TEST_P(StrangerTest, ItsCheckpointOutlastsOurPatience) {
 
 // The power goes while the next one copies.
 TEST_P(StrangerTest, ItsNextCheckpointCopiesNothingThatFailed) {
-  a_.ExecOk(
-      "CREATE TABLE big(k INTEGER PRIMARY KEY, v); CREATE INDEX i ON big(v);"
-      "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k+1 FROM n WHERE k<2000) "
-      "INSERT INTO big SELECT k, hex(randomblob(20)) FROM n;"
-      "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES('x')");
+  FillBig();
   Db another = OpenStranger();
   storage_.HoldSyncs(FileKind::kMainDb);
   std::future<int> checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(PASSIVE)");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
   storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(a_.Exec("WITH RECURSIVE n(k) AS (SELECT 2001 UNION ALL SELECT k+1 FROM n WHERE k<4000) "
-                    "INSERT INTO big SELECT k, hex(randomblob(20)) FROM n"),
-            SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(a_.Exec(InsertIntoBig(2'001)), SQLITE_IOERR_FSYNC);
   storage_.OpenGate();
   EXPECT_EQ(checkpoint.get(), SQLITE_OK);
-  another.Exec("PRAGMA wal_checkpoint(PASSIVE)");  // is told, perhaps
-  storage_.FailSyncs(FileKind::kMainDb, 1, 1);     // what it copies is on its way to the disk
-  another.Exec("PRAGMA wal_checkpoint(PASSIVE)");
-  for (uint64_t seed = 1; seed <= 10; seed++) AfterPowerCut("x", CutMode::kKeepRandom, seed);
+  CutDuringACheckpoint(another);
 }
 
 // A FULL one waits for the snapshot of the commit that fails, for longer than we try.

@@ -195,17 +195,20 @@ class Connection final : private Coordinator::Log {
   int Fail(int error);
   void SayWhyNotYet();
   bool CloseHoleBeneathStranger();
+  bool CloseHole() REQUIRES(database_->fence().mutex());
   bool KeepWriteLock();
   bool KeepReadLock(unsigned lock);
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
   RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
   RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
+  LogCommit OldestToUndo();
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
   bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
   bool RepairAtClose();
+  bool HasFailedInSight() REQUIRES(database_->fence().mutex());
   bool IsFenceForStrangers();
 
   Database* const database_;

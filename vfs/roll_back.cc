@@ -41,8 +41,7 @@ int Connection::Fail(int error) {
 // that: so what failed is made durable for now, to be taken back if nobody has built on it. Our
 // snapshot keeps the log from restarting, and what we have written from changing.
 bool Connection::CloseHoleBeneathStranger() {
-  Fence& fence = database_->fence();
-  MutexLock lock(fence.mutex());
+  MutexLock lock(database_->fence().mutex());
   const bool has_snapshot = (shared_ & ~dropped_ & kReadLocks) != 0;
   if (database_->coordinator().failure() == 0 || log_ == nullptr || !has_snapshot) return false;
   // Not so if a writer of ours has the lock, who fails by himself, or the fence by now. Acquire: a
@@ -51,8 +50,13 @@ bool Connection::CloseHoleBeneathStranger() {
     return database_->write_holders().load(std::memory_order_acquire) != 0;
   };
   if (has_writer()) return false;
-  (void)fence.Take(main_);
-  if (fence.HasWriteLock() || has_writer()) return false;
+  (void)database_->fence().Take(main_);
+  if (database_->fence().HasWriteLock() || has_writer()) return false;
+  return CloseHole();
+}
+
+// Makes all durable that we have published, while others may write behind it. False if that fails.
+bool Connection::CloseHole() {
   database_->coordinator().AwaitSyncs();
   database_->DrainSyncErrors();
   return RewriteLog(log_, 0, WalIndexHeader(database_->published()).last_frame()) == SQLITE_OK;
@@ -156,6 +160,17 @@ Connection::RollBack Connection::EndFailure(int rc) {
   return RollBack::kDone;
 }
 
+// Frames that were found in the log when it was opened are nobody's failed commit.
+LogCommit Connection::OldestToUndo() {
+  const Coordinator& coordinator = database_->coordinator();
+  LogCommit oldest;
+  for (Lsn lsn = coordinator.durable() + 1; lsn <= coordinator.appended() && !oldest.can_undo;
+       lsn++) {
+    oldest = database_->commits().Get(lsn);
+  }
+  return oldest;
+}
+
 // Takes the failed commits out of sight. False where that could hurt somebody else.
 bool Connection::PutBackHeader() {
   Coordinator& coordinator = database_->coordinator();
@@ -170,11 +185,7 @@ bool Connection::PutBackHeader() {
         database_->path().c_str(), reason);
     return false;
   };
-  // Frames that were found in the log when it was opened are nobody's failed commit.
-  LogCommit oldest;
-  for (Lsn lsn = tail + 1; lsn <= coordinator.appended() && !oldest.can_undo; lsn++) {
-    oldest = database_->commits().Get(lsn);
-  }
+  const LogCommit oldest = OldestToUndo();
   // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
   // of ours that is durable lies on top of them.
   const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
@@ -262,11 +273,20 @@ bool Connection::RepairAtClose() {
 
 // The fence has to be let go that is held through the file.
 void Connection::LeaveFence() {
-  Fence& fence = database_->fence();
-  if (!fence.IsHeldThrough(main_)) return;
+  if (!database_->fence().IsHeldThrough(main_)) return;
   if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
-  MutexLock lock(fence.mutex());
-  fence.ReleaseThrough(main_);
+  MutexLock lock(database_->fence().mutex());
+  if (HasFailedInSight()) CloseHole();
+  database_->fence().ReleaseThrough(main_);
+}
+
+// Are there failed commits that one of ours takes back when it ends its transaction, or its
+// checkpoint? Until then another process may build on them, or copy them. (Not being in the
+// database file, they keep the log from starting over.)
+bool Connection::HasFailedInSight() {
+  const Coordinator& coordinator = database_->coordinator();
+  if (coordinator.failure() == 0 || database_->fence().put_back()) return false;
+  return log_ != nullptr && !database_->IsReopened() && OldestToUndo().can_undo;
 }
 
 // Are the failed commits still in sight because of another process? It would build on them before
