@@ -8,130 +8,10 @@
 #include <string>
 #include <thread>
 
-#include "support/shim_test.h"
+#include "support/stranger_fixture.h"
 
 namespace groupcommit::testing {
 namespace {
-
-class StrangerFixture : public ShimTest {
- protected:
-  // Longer than a connection tries to take back what failed.
-  static constexpr int kLongMillis = 1'500;
-
-  void Start(bool each_told) {
-    storage_.SetErrorPerHandle(each_told);
-    a_ = OpenWithTable();
-    b_ = OpenWal();
-    observer_ = OpenWal();
-    observer_.Int("SELECT count(*) FROM t");
-    stranger_ = OpenStranger();
-  }
-
-  Db OpenStranger() {
-    Db db(path(), "store");
-    db.SetBusyTimeout(0);
-    db.ExecOk("PRAGMA synchronous=FULL");
-    db.Int("SELECT count(*) FROM t");
-    return db;
-  }
-
-  // A commit of a_ whose sync fails, while that is under way `meanwhile` happens.
-  template <class Meanwhile>
-  void FailACommit(Meanwhile meanwhile) {
-    std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
-    meanwhile();
-    EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-    storage_.OpenGate();
-    EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
-  }
-
-  // The stranger commits; if it is told of the failure, it tries again.
-  int Insert() {
-    int acknowledged = 0;
-    for (int i = 0; i < 2; i++) {
-      acknowledged += stranger_.Exec("INSERT INTO t VALUES('acknowledged')") == SQLITE_OK;
-    }
-    return acknowledged;
-  }
-
-  // Ends the transaction that it has begun, and makes others.
-  void ExpectNothingItCommitsIsLost() {
-    stranger_.ExecOk("INSERT INTO t VALUES('acknowledged')");
-    int acknowledged = stranger_.Exec("COMMIT") == SQLITE_OK;
-    stranger_.Exec("ROLLBACK");
-    acknowledged += Insert();
-    EXPECT_GT(acknowledged, 0);
-    EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
-  }
-
-  // How many such rows a power cut leaves.
-  int64_t AfterPowerCut(const std::string& row, CutMode mode = CutMode::kDropUnsynced,
-                        uint64_t seed = 0) {
-    const std::string cut = dir_.path() + "/cut";
-    storage_.CutInto(cut, mode, seed);
-    ExpectIntact(cut + "/test.db");
-    return Db(cut + "/test.db").Int("SELECT count(*) FROM t WHERE x='" + row + "'");
-  }
-
-  // So much that a power cut may leave half of it in the database file.
-  void FillBig() {
-    a_.ExecOk("CREATE TABLE big(k INTEGER PRIMARY KEY, v); CREATE INDEX i ON big(v)");
-    a_.ExecOk(InsertIntoBig(1) + "; PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES('x')");
-  }
-  static std::string InsertIntoBig(int first) {
-    const std::string begin = std::to_string(first);
-    const std::string last = std::to_string(first + 1'999);
-    return "WITH RECURSIVE n(k) AS (SELECT " + begin + " UNION ALL SELECT k+1 FROM n WHERE k<" +
-           last + ") INSERT INTO big SELECT k, hex(randomblob(20)) FROM n";
-  }
-
-  // The power goes while `db` makes a checkpoint, and has copied what it wants to.
-  void CutDuringACheckpoint(Db& db) {
-    storage_.HoldSyncs(FileKind::kMainDb);
-    std::future<int> checkpoint;
-    for (int i = 0; i < 2 && storage_.HeldSyncs() == 0; i++) {  // one may be told of the failure
-      checkpoint = ExecAsync(db, "PRAGMA wal_checkpoint(PASSIVE)");
-      while (storage_.HeldSyncs() == 0 && !IsReady(checkpoint)) std::this_thread::yield();
-    }
-    for (uint64_t seed = 1; seed <= 10; seed++) AfterPowerCut("x", CutMode::kKeepRandom, seed);
-    storage_.OpenGate();
-    checkpoint.get();
-  }
-
-  void CloseOurs() {
-    for (Db* db : {&a_, &b_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
-  }
-
-  // The commit fails while a FULL checkpoint of `db` waits for its snapshot, and may be told of it.
-  void FailACommitUnderFullCheckpoint(Db& db) {
-    std::atomic<int> asked{0};
-    std::future<int> checkpoint;
-    FailACommit([&] {
-      storage_.SetObserver([&](const Call& call) {
-        if (call.op == Op::kShmLock && call.offset > 3 &&
-            call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)) {
-          asked++;
-        }
-      });
-      checkpoint = ExecAsync(db, "PRAGMA wal_checkpoint(FULL)");
-      while (asked < 3 && !IsReady(checkpoint)) std::this_thread::yield();
-      EXPECT_FALSE(IsReady(checkpoint));
-    });
-    const int rc = checkpoint.get();
-    EXPECT_TRUE(rc == SQLITE_OK || rc == SQLITE_IOERR_FSYNC) << rc;
-    storage_.SetObserver(nullptr);
-    observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");  // somebody of ours comes by
-    EXPECT_EQ(Stats(observer_).fenced, 0);
-    EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
-  }
-
-  Db a_, b_, observer_, stranger_;
-};
-
-class StrangerTest : public StrangerFixture, public ::testing::WithParamInterface<bool> {
- protected:
-  void SetUp() override { Start(GetParam()); }
-};
 
 INSTANTIATE_TEST_SUITE_P(, StrangerTest, ::testing::Values(false, true), [](const auto& test) {
   return std::string(test.param ? "EachTold" : "OneTold");
@@ -142,6 +22,61 @@ INSTANTIATE_TEST_SUITE_P(, StrangerTest, ::testing::Values(false, true), [](cons
 TEST_P(StrangerTest, InTheMiddleOfItsTransaction) {
   FailACommit([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
   ExpectNothingItCommitsIsLost();
+}
+
+// What makes the hole beneath it whole fails at first.
+TEST_P(StrangerTest, TheHoleBeneathItIsNotClosedAtOnce) {
+  for (const Op failing : {Op::kWrite, Op::kSync}) {
+    std::atomic<bool> is_read{false};
+    std::atomic<int> failures{0};
+    FailACommit([&] {
+      stranger_.ExecOk("BEGIN IMMEDIATE");
+      storage_.SetFaultHook([&](const Call& call) {
+        if (call.kind != FileKind::kWal) return SQLITE_OK;
+        if (call.op == Op::kRead && call.offset > 0) is_read = true;
+        const bool fails = is_read && call.op == failing && failures == 0;
+        failures += fails;
+        return fails ? SQLITE_IOERR : SQLITE_OK;
+      });
+    });
+    EXPECT_EQ(failures, 1);
+    storage_.SetFaultHook(nullptr);
+    ExpectNothingItCommitsIsLost();
+    CloseOurs();
+    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
+    stranger_.ExecOk("DELETE FROM t");
+  }
+}
+
+// Nothing is written again that is its own, and may change meanwhile: neither while we try to take
+// back what failed, nor as we close.
+TEST_P(StrangerTest, WhatItHasWrittenIsLeftAlone) {
+  stranger_.ExecOk("PRAGMA cache_size=5");
+  std::atomic<int64_t> end{0};
+  std::atomic<bool> seen{false};
+  int acknowledged = 0;
+  const auto write_something_else = [&] {
+    stranger_.Exec("ROLLBACK");
+    acknowledged += Insert();
+  };
+  FailACommit([&] {
+    stranger_.ExecOk("BEGIN IMMEDIATE");
+    storage_.SetObserver([&](const Call& call) {
+      constexpr int kFrameHeader = 24;  // which is written by itself where what failed is cut off
+      if (call.op != Op::kWrite || call.kind != FileKind::kWal) return;
+      if (end == 0) end = call.offset;  // the stranger's
+      const bool is_ours = std::this_thread::get_id() != self_ || closing_;
+      const bool is_again = is_ours && call.offset >= end && call.amount > kFrameHeader;
+      if (is_again && !seen.exchange(true)) write_something_else();
+    });
+    stranger_.ExecOk("INSERT INTO t VALUES(zeroblob(200000))");
+  });
+  closing_ = true;
+  CloseOurs();
+  EXPECT_FALSE(seen);
+  storage_.SetObserver(nullptr);
+  write_something_else();
+  EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
 }
 
 TEST_P(StrangerTest, TheLastOfUsClosesMeanwhile) {
@@ -230,59 +165,6 @@ TEST_F(StrangersErrorTest, TheHandleOfASyncThatIsNotSharedIsNewerThanTheError) {
   Db late = OpenWal();
   late.Exec("CREATE TABLE u(x)");
   EXPECT_EQ(AfterPowerCut("ours"), commit.get() == SQLITE_OK);
-}
-
-// ---- It makes a checkpoint ----
-
-// Longer than we try; and nobody of ours comes by when it is over.
-TEST_P(StrangerTest, ItsCheckpointOutlastsOurPatience) {
-  Db another = OpenStranger();
-  storage_.HoldSyncs(FileKind::kMainDb);
-  std::future<int> checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(PASSIVE)");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  storage_.OpenGate();
-  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
-  for (int i = 0; i < 2; i++) another.Exec("PRAGMA wal_checkpoint(PASSIVE)");  // one may be told
-  observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");
-  EXPECT_EQ(Stats(observer_).fenced, 0);
-  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
-  EXPECT_EQ(another.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
-  CloseOurs();
-  EXPECT_EQ(another.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
-}
-
-// The power goes while the next one copies.
-TEST_P(StrangerTest, ItsNextCheckpointCopiesNothingThatFailed) {
-  FillBig();
-  Db another = OpenStranger();
-  storage_.HoldSyncs(FileKind::kMainDb);
-  std::future<int> checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(PASSIVE)");
-  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(a_.Exec(InsertIntoBig(2'001)), SQLITE_IOERR_FSYNC);
-  storage_.OpenGate();
-  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
-  CutDuringACheckpoint(another);
-}
-
-// A FULL one waits for the snapshot of the commit that fails, for longer than we try.
-TEST_P(StrangerTest, ItsFullCheckpointWaitsForTheCommitThatFails) {
-  if (SqliteWaitsInside())
-    GTEST_SKIP() << "with a mutex held that we need: os_unix.c, unixShmLock()";
-  stranger_.SetBusyTimeout(kLongMillis);
-  FailACommitUnderFullCheckpoint(stranger_);
-}
-
-// The same of a connection of ours, which asks for no sync that could be refused.
-TEST_P(StrangerTest, OurCheckpointWithoutSyncsWaitsForTheCommitThatFails) {
-  b_.SetBusyTimeout(kLongMillis);
-  b_.ExecOk("PRAGMA synchronous=OFF");
-  FailACommitUnderFullCheckpoint(b_);
-  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
-  CloseOurs();
-  EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
 }
 
 }  // namespace
