@@ -218,5 +218,33 @@ TEST_F(FenceTest, ClosingWhileAnotherProcessReadsTheFailedCommit) {
   ExpectWorkGoesOn();
 }
 
+// The one of ours closes through which writers are kept out. The others keep them out again, before
+// they could change what the reader sees.
+TEST_F(FenceTest, TheOneThatHoldsItClosesWhileAnotherProcessReadsTheFailedCommit) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  for (Db* db : {&b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), 4) << "its snapshot stays";
+  other_.ExecOk("COMMIT");
+  a_ = Open();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+// Beneath what failed is a commit that was never synced. Another process builds on it, once the
+// last connection of ours has closed.
+TEST_F(FenceTest, ClosingLeavesNoHoleBeneathWhatFailed) {
+  b_.ExecOk("PRAGMA synchronous=NORMAL");
+  EXPECT_EQ(Insert(b_, false), SQLITE_OK);
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  CloseAll();
+  other_.ExecOk("COMMIT; PRAGMA synchronous=FULL");
+  EXPECT_EQ(Insert(other_), SQLITE_OK);
+  const std::string cut = dir_.path() + "/cut";
+  storage_.CutInto(cut);
+  ledger_.ExpectSurvivedIn(cut + "/test.db", false);
+}
+
 }  // namespace
 }  // namespace groupcommit::testing

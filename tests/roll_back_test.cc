@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -222,6 +223,89 @@ TEST_F(RollBackTest, ASnapshotIsGivenUpOnce) {
     EXPECT_EQ(reader.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 0) << "a lock is left behind";
   }
   storage_.SetObserver(nullptr);
+}
+
+// A snapshot of a commit that was pending then, and is durable by now, is none of what failed: it
+// goes on keeping the log as it is.
+TEST_F(RollBackTest, ASnapshotOfWhatIsDurableByNowIsKept) {
+  Db failing = OpenWithTable();
+  failing.SetBusyTimeout(0);
+  failing.ExecOk("CREATE TABLE u(x)");
+  Db reader = OpenWal();
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('durable')");
+  reader.ExecOk("BEGIN; SELECT * FROM u");
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_OK);
+  storage_.FailSyncs(FileKind::kWal, 1, 1'000'000);
+  EXPECT_EQ(failing.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(reader.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);  // tries to take it back
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  failing.ExecOk("INSERT INTO t VALUES('after')");
+  EXPECT_EQ(failing.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 1) << "it is not busy";
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 2);
+}
+
+// Who has taken what failed back hears of it once more, as it has read it. But that is over, and
+// another process may have the write lock by now.
+TEST_F(RollBackTest, WhatIsOverIsNotTakenBackAgain) {
+  Db failing = OpenWithTable();
+  Db writer = OpenWithTable();
+  Db stranger(path(), "store");
+  stranger.SetBusyTimeout(0);
+  stranger.Int("SELECT count(*) FROM t");
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
+  writer.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  std::atomic<bool> asks{false};
+  storage_.SetObserver([&](const Call& call) {
+    const bool for_write_lock = call.op == Op::kShmLock && call.offset == 0 &&
+                                call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    if (!for_write_lock || Stats(writer).fenced != 0 || asks.exchange(true)) return;
+    stranger.Exec("BEGIN IMMEDIATE");
+  });
+  writer.Exec("ROLLBACK");
+  storage_.SetObserver(nullptr);
+  stranger.Exec("ROLLBACK");
+  EXPECT_EQ(stranger.Int("PRAGMA wal_checkpoint"), 0) << "a lock is left behind";
+}
+
+// What SQLite holds is not let go of before it says so, though the fence needs the same locks.
+class LockOfOursTest : public ShimTest {
+ protected:
+  void SetUp() override {
+    a_ = OpenWithTable();
+    b_ = OpenWithTable();
+    stranger_ = Db(path(), "store");
+    stranger_.SetBusyTimeout(0);
+    stranger_.Int("SELECT count(*) FROM t");
+  }
+  // Whenever the base VFS is asked to release that lock, a stranger must not have got it before.
+  void Watch(int lock, const std::string& sql) {
+    storage_.SetObserver([this, lock, sql](const Call& call) {
+      if (call.op != Op::kShmLock || call.offset != lock || (call.flags & SQLITE_SHM_UNLOCK) == 0 ||
+          watching_.exchange(true)) {
+        return;
+      }
+      EXPECT_EQ(stranger_.Exec(sql), SQLITE_BUSY);
+      released_++;
+      watching_ = false;
+    });
+  }
+
+  Db a_, b_, stranger_;
+  std::atomic<bool> watching_{false};
+  std::atomic<int> released_{0};
+};
+
+TEST_F(LockOfOursTest, ACommitWhoseOwnSyncFails) {
+  a_.ExecOk("PRAGMA groupcommit_policy=on_each_flush");
+  Watch(0, "BEGIN IMMEDIATE");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  storage_.SetObserver(nullptr);
+  EXPECT_EQ(released_, 1);
+  EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
 }
 
 }  // namespace

@@ -208,7 +208,7 @@ class Connection final : private Coordinator::Log {
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
   bool RepairAtClose();
-  bool HasFailedInSight() REQUIRES(database_->fence().mutex());
+  bool LeavesHole() REQUIRES(database_->fence().mutex());
   bool IsFenceForStrangers();
 
   Database* const database_;

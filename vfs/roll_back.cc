@@ -276,17 +276,22 @@ void Connection::LeaveFence() {
   if (!database_->fence().IsHeldThrough(main_)) return;
   if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
   MutexLock lock(database_->fence().mutex());
-  if (HasFailedInSight()) CloseHole();
+  if (LeavesHole()) CloseHole();
   database_->fence().ReleaseThrough(main_);
 }
 
-// Are there failed commits that one of ours takes back when it ends its transaction, or its
-// checkpoint? Until then another process may build on them, or copy them. (Not being in the
-// database file, they keep the log from starting over.)
-bool Connection::HasFailedInSight() {
-  const Coordinator& coordinator = database_->coordinator();
-  if (coordinator.failure() == 0 || database_->fence().put_back()) return false;
-  return log_ != nullptr && !database_->IsReopened() && OldestToUndo().can_undo;
+// Will the hole still be there, for another process to build on? So it is where the failed commits
+// are taken back later, as one of ours is in a transaction or a checkpoint; and where they are out
+// of sight, but somebody reads them, and what lies beneath them was not synced either. False if it
+// is not ours to close: the log is another one by now, or the other process writes to it.
+bool Connection::LeavesHole() {
+  if (database_->coordinator().failure() == 0 || log_ == nullptr || database_->IsReopened()) {
+    return false;
+  }
+  const LogCommit oldest = OldestToUndo();
+  const bool is_kept_out = database_->fence().HasWriteLock() ||
+                           database_->write_holders().load(std::memory_order_acquire) != 0;
+  return is_kept_out && oldest.can_undo && std::memcmp(oldest.salts, Header().salts(), 8) == 0;
 }
 
 // Are the failed commits still in sight because of another process? It would build on them before
