@@ -2,6 +2,7 @@
 #include <sqlite3.h>
 
 #include <atomic>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -244,6 +245,18 @@ TEST_F(FenceTest, ClosingLeavesNoHoleBeneathWhatFailed) {
   const std::string cut = dir_.path() + "/cut";
   storage_.CutInto(cut);
   ledger_.ExpectSurvivedIn(cut + "/test.db", false);
+}
+
+// Once the other process has gone, the last one to close copies all that is in the log, as ever.
+TEST_F(FenceTest, TheLastOneToCloseLeavesNoLogBehind) {
+  FailingInsert(a_, [&] {
+    other_.ExecOk("PRAGMA synchronous=NORMAL");
+    EXPECT_EQ(Insert(other_, false), SQLITE_OK);
+  });
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  for (Db* db : {&other_, &observer_, &c_, &b_, &a_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  EXPECT_FALSE(std::filesystem::exists(path() + "-wal"));
+  EXPECT_EQ(Db(path(), "store").Int("SELECT count(*) FROM t"), 5);  // the failed one beneath
 }
 
 }  // namespace

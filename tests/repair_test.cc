@@ -157,5 +157,20 @@ TEST_F(RepairTest, TheOneThatHasTakenItBackClosesWhileTheDiskIsBroken) {
   ExpectTakenBack(b, 1);
 }
 
+// Where nobody else sees the log, there is no fence, and the next commit repairs it.
+TEST_F(RepairTest, ExclusiveFromTheStart) {
+  OpenWithTable();
+  Db a(path(), "gc");
+  a.ExecOk("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; INSERT INTO t VALUES('x')");
+  for (const int failures : {1, 3}) {  // of the commit alone; of the repair at once, too
+    storage_.FailSyncs(FileKind::kWal, 1, failures);
+    EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+    EXPECT_EQ(Stats(a).fenced, failures > 1);
+    const int64_t rows = a.Int("SELECT count(*) FROM t");
+    a.ExecOk("INSERT INTO t VALUES('after')");
+    EXPECT_EQ(RowsAfterPowerCut(), rows + 1);
+  }
+}
+
 }  // namespace
 }  // namespace groupcommit::testing

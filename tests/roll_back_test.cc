@@ -281,31 +281,79 @@ class LockOfOursTest : public ShimTest {
     stranger_.Int("SELECT count(*) FROM t");
   }
   // Whenever the base VFS is asked to release that lock, a stranger must not have got it before.
-  void Watch(int lock, const std::string& sql) {
-    storage_.SetObserver([this, lock, sql](const Call& call) {
-      if (call.op != Op::kShmLock || call.offset != lock || (call.flags & SQLITE_SHM_UNLOCK) == 0 ||
-          watching_.exchange(true)) {
-        return;
+  void Watch(int lock) {
+    storage_.SetObserver([this, lock](const Call& call) {
+      if (call.op != Op::kShmLock || watching_) return;
+      const bool unlocks = (call.flags & SQLITE_SHM_UNLOCK) != 0;
+      if (call.offset > kFirstReadLock && !unlocks) asked_for_readers_++;
+      if (call.offset != lock || !unlocks || watching_.exchange(true)) return;
+      if (lock == kWriteLock) {
+        EXPECT_EQ(stranger_.Exec("BEGIN IMMEDIATE"), SQLITE_BUSY);
+      } else {
+        EXPECT_EQ(stranger_.Int("PRAGMA wal_checkpoint"), 1) << "it is not busy";
       }
-      EXPECT_EQ(stranger_.Exec(sql), SQLITE_BUSY);
       released_++;
       watching_ = false;
     });
   }
+  void ExpectReleasedOnce() {
+    storage_.SetObserver(nullptr);
+    EXPECT_EQ(released_, 1);
+    stranger_.Exec("ROLLBACK");
+    EXPECT_EQ(Stats(b_).fenced, 0);
+    EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  }
 
+  static constexpr int kWriteLock = 0;  // as xShmLock() numbers them
+  static constexpr int kCheckpointLock = 1;
+  static constexpr int kFirstReadLock = 3;
   Db a_, b_, stranger_;
   std::atomic<bool> watching_{false};
   std::atomic<int> released_{0};
+  std::atomic<int> asked_for_readers_{0};
 };
 
 TEST_F(LockOfOursTest, ACommitWhoseOwnSyncFails) {
   a_.ExecOk("PRAGMA groupcommit_policy=on_each_flush");
-  Watch(0, "BEGIN IMMEDIATE");
+  Watch(kWriteLock);
   storage_.FailSyncs(FileKind::kWal, 1, 1);
   EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  ExpectReleasedOnce();
+}
+
+TEST_F(LockOfOursTest, AWriterThatFlushes) {
+  a_.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES('x')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  Watch(kWriteLock);
+  for (int i = 0; i < 2; i++) EXPECT_NE(a_.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  a_.Exec("ROLLBACK");
+  ExpectReleasedOnce();
+}
+
+// It asks for the locks of readers, under the write lock (wal.c: walRestartLog()).
+TEST_F(LockOfOursTest, AWriterThatStartsTheLogOver) {
+  a_.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(b_.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  Watch(kWriteLock);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('x'); COMMIT"), SQLITE_IOERR_FSYNC);
+  EXPECT_GT(asked_for_readers_, 0);
+  a_.Exec("ROLLBACK");
+  ExpectReleasedOnce();
+}
+
+TEST_F(LockOfOursTest, ACheckpointThatWaitsForReaders) {
+  b_.ExecOk("PRAGMA synchronous=OFF");
+  std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
+  Watch(kCheckpointLock);
+  std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint(FULL)");
+  while (asked_for_readers_ == 0) std::this_thread::yield();
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(a_).fenced, 0) << "it waits for the snapshot that the fence keeps";
+  EXPECT_EQ(checkpoint.get(), SQLITE_IOERR_FSYNC);
   storage_.SetObserver(nullptr);
-  EXPECT_EQ(released_, 1);
-  EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
+  EXPECT_GT(released_, 0);
 }
 
 }  // namespace

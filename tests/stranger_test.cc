@@ -79,6 +79,22 @@ TEST_P(StrangerTest, WhatItHasWrittenIsLeftAlone) {
   EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
 }
 
+// Nor is what it may overwrite at any time: all of the log is in the database file, and nobody of
+// ours has a snapshot.
+TEST_P(StrangerTest, ALogThatItMayStartOverIsLeftAlone) {
+  stranger_.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE");
+  std::atomic<bool> seen{false};
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kWrite || call.kind != FileKind::kWal || call.offset == 0) return;
+    if (!seen.exchange(true)) stranger_.Exec("INSERT INTO t VALUES('its'); COMMIT");
+  });
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
+  EXPECT_FALSE(seen);
+  storage_.SetObserver(nullptr);
+  stranger_.Exec("ROLLBACK");
+}
+
 TEST_P(StrangerTest, TheLastOfUsClosesMeanwhile) {
   FailACommit([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
   CloseOurs();

@@ -122,6 +122,30 @@ TEST_P(UnsyncedBeneathTest, OfAnotherProcess) {
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
 }
 
+// Nothing is to be taken back then.
+TEST_P(UnsyncedBeneathTest, OfOursWhenAFlushFails) {
+  Db a = Open();
+  Db b = Open();
+  if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  b.ExecOk("PRAGMA synchronous=NORMAL; INSERT INTO t VALUES('normal'); PRAGMA synchronous=FULL");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
+}
+
+// And none of ours is durable yet, that could lie on top of it.
+TEST_P(UnsyncedBeneathTest, OfAnotherProcessBeforeOurFirst) {
+  Db ours = Open();
+  ours.Int("SELECT count(*) FROM sqlite_schema");
+  Db a(path(), "store");
+  Db b(path(), "store");
+  for (Db* db : {&a, &b}) db->ExecOk("PRAGMA wal_autocheckpoint=0");
+  if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  b.ExecOk("PRAGMA synchronous=NORMAL; INSERT INTO t VALUES('normal')");
+  FailACommit(ours);
+  EXPECT_EQ(ours.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
+}
+
 INSTANTIATE_TEST_SUITE_P(, UnsyncedBeneathTest, ::testing::Values("gc"));
 
 }  // namespace
