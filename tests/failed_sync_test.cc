@@ -224,6 +224,7 @@ TEST_F(FailedSyncTest, AFailureDuringTheRepairBringsNothingBack) {
     return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
   });
   EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
+  while (storage_.UnsyncedChanges(FileKind::kWal) > 0) std::this_thread::yield();
   FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_NE(flush.get(), SQLITE_OK);

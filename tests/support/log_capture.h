@@ -21,7 +21,13 @@ class LogCapture {
   // The last one since the last call; its message is "" if there was none.
   static LogEntry Take() {
     std::lock_guard<std::mutex> lock(mutex_);
+    ours_ = 0;
     return std::exchange(last_, {});
+  }
+  // How many there were of the library since then.
+  static int Ours() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return ours_;
   }
 
  private:
@@ -34,10 +40,12 @@ class LogCapture {
   static void Log(void*, int code, const char* message) {
     std::lock_guard<std::mutex> lock(mutex_);
     last_ = {code, message};
+    ours_ += last_.message.rfind("groupcommit: ", 0) == 0;
   }
 
   static inline std::mutex mutex_;
   static inline LogEntry last_;
+  static inline int ours_ = 0;
   static inline ::testing::Environment* const environment_ =
       ::testing::AddGlobalTestEnvironment(new Environment);
 };
