@@ -35,7 +35,7 @@ test:
 	@.ci/deps test
 	@$(configure) -DGROUPCOMMIT_TESTS=ON
 	@$(build)
-	@cd build && ctest --output-on-failure -j3
+	@cd build && ctest --output-on-failure -j4
 
 check:
 	@.ci/deps check
