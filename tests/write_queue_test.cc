@@ -98,6 +98,17 @@ TEST_F(WriteQueueTest, WhoComesLateButBeforeAllOthersStillHasItsTurn) {
   EXPECT_TRUE(queue_.TryAcquire(1));
 }
 
+TEST_F(WriteQueueTest, ATurnIsKeptFromAllOthersUntilItExpires) {
+  EXPECT_FALSE(queue_.IsKeptFrom(2));
+  EXPECT_TRUE(queue_.AwaitTurn(1, queue_.NewTicket(), clock_.NowNanos(), true));
+  EXPECT_TRUE(queue_.IsKeptFrom(2));
+  EXPECT_FALSE(queue_.IsKeptFrom(1));
+  clock_.Advance(kTurn);
+  EXPECT_FALSE(queue_.IsKeptFrom(2));
+  EXPECT_TRUE(queue_.TryAcquire(1));
+  EXPECT_FALSE(queue_.IsKeptFrom(2)) << "it is held";
+}
+
 TEST_F(WriteQueueTest, AnUnusedTurnGoesToTheNextThatWaits) {
   ASSERT_TRUE(queue_.TryAcquire(1));
   std::future<bool> absent = StartWaiter(2, queue_.NewTicket());

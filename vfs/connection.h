@@ -149,6 +149,8 @@ class Connection final : private Coordinator::Log {
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   bool SleepOn();
+  enum class Answer : uint8_t { kSleeps, kGivesUp, kAnotherStatement };
+  Answer AskForSleeps();
   bool WaitsInLine();
   bool IsUpgrade() const;
 

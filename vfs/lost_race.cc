@@ -24,11 +24,12 @@ struct Lost {
   std::shared_ptr<WriteQueue> queue;
   WriteQueue::Writer writer = WriteQueue::kNobody;
   uint64_t fork_generation = 0;
-  enum class PutOff : uint8_t { kNone, kNext, kNextIfFirst, kDone };
+  enum class PutOff : uint8_t { kNone, kNext, kDone };
   PutOff put_off = PutOff::kNone;
-  bool goes_on = false;  // until is what the statement owes of its sleeps for another lock
-  uint64_t ticket = 0;   // from the first refusal on
-  int64_t until = 0;     // when its sleeps would have ended, had none been cut short; ns
+  bool is_first = false;  // the last sleep
+  bool goes_on = false;   // until is what the statement owes of its sleeps for another lock
+  uint64_t ticket = 0;    // from the first refusal on
+  int64_t until = 0;      // when its sleeps would have ended, had none been cut short; ns
 };
 thread_local Lost lost;
 // Destructors of static objects run after those of the main thread, and may use a database.
@@ -36,17 +37,16 @@ thread_local bool lost_is_gone = false;
 
 Lost::~Lost() { lost_is_gone = true; }
 
-// Is a sleep so long that it must be the same statement's as one before it? The first one of
-// SQLite's busy handler takes 1 ms, and no other one does, but the last perhaps (main.c:
-// sqliteDefaultBusyCallback()).
-bool IsNotTheFirst(int micros) {
+// The first sleep of SQLite's busy handler takes 1 ms, and no other one does, but the last perhaps
+// (main.c: sqliteDefaultBusyCallback()).
+bool IsFirst(int micros) {
   constexpr int kFirstSleepMicros = 1'000;
-  return micros > kFirstSleepMicros;
+  return micros <= kFirstSleepMicros;
 }
 
 // What sleeps for another lock were cut short by, if the statement is still the same.
 int64_t OwedNanos(int micros, int64_t now) {
-  return IsNotTheFirst(micros) ? std::max<int64_t>(lost.until - now, 0) : 0;
+  return IsFirst(micros) ? 0 : std::max<int64_t>(lost.until - now, 0);
 }
 
 }  // namespace
@@ -86,10 +86,6 @@ void LostRace::PutOffSleep() {
   if (!lost_is_gone) lost.put_off = Lost::PutOff::kNext;
 }
 
-void LostRace::PutOffFirstSleep() {
-  if (!lost_is_gone) lost.put_off = Lost::PutOff::kNextIfFirst;
-}
-
 bool LostRace::HasPutOffSleep() {
   if (lost_is_gone) return false;
   const bool done = std::exchange(lost.put_off, Lost::PutOff::kNone) == Lost::PutOff::kDone;
@@ -103,24 +99,29 @@ void LostRace::Pass() {
   if (lost.stage == Lost::Stage::kReaders) lost.stage = Lost::Stage::kHas;
 }
 
+bool LostRace::IsFirstSleep() { return !lost_is_gone && lost.is_first; }
+
+void LostRace::MakeUpForSleep() {
+  if (lost_is_gone) return;
+  const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
+  lost.queue->AwaitTurn(lost.writer, lost.ticket, deadline, !lost.elsewhere);
+}
+
 bool LostRace::Sleep(int micros) {
   if (lost_is_gone) return false;
   if (lost.stage != Lost::Stage::kRefused || lost.fork_generation != ForkGeneration()) return false;
   lost.stage = Lost::Stage::kSlept;
-  Clock& clock = lost.queue->clock();
+  lost.is_first = IsFirst(micros);
   // What an early end saved is slept later, what a late one took is not slept again.
-  const int64_t now = clock.NowNanos();
+  const int64_t now = lost.queue->clock().NowNanos();
   if (lost.until == 0) lost.until = now;
   if (std::exchange(lost.goes_on, false)) lost.until = now + OwedNanos(micros, now);
   // (But not the time since another statement that has given up.)
   lost.until = std::max(lost.until, now - lost.queue->late_nanos()) + micros * kNanosPerMicro;
-  const Lost::PutOff put_off = std::exchange(lost.put_off, Lost::PutOff::kNone);
-  if (put_off == Lost::PutOff::kNext ||
-      (put_off == Lost::PutOff::kNextIfFirst && !IsNotTheFirst(micros))) {
+  if (std::exchange(lost.put_off, Lost::PutOff::kNone) == Lost::PutOff::kNext) {
     lost.put_off = Lost::PutOff::kDone;
   } else {
-    const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
-    lost.queue->AwaitTurn(lost.writer, lost.ticket, deadline, !lost.elsewhere);
+    MakeUpForSleep();
   }
   return true;
 }

@@ -32,10 +32,12 @@ class LostRace {
   static int64_t SleepsUntil(WriteQueue::Writer writer);
   // The next sleep takes no time, but is added to the one after it.
   static void PutOffSleep();
-  // The same, but only if that is the first one of a statement, by its length.
-  static void PutOffFirstSleep();
   // Has there been such a sleep?
   static bool HasPutOffSleep();
+  // Was the last one the first of a statement, by its length?
+  static bool IsFirstSleep();
+  // Sleeps now what has been put off. REQUIRES: something has been, or the thread is refused.
+  static void MakeUpForSleep();
   // The thread asks for a lock: if it was about to sleep, it is no longer.
   static void Pass();
   // If the calling thread has just been refused a lock, waits for it at most `micros`, and returns

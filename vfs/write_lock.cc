@@ -146,14 +146,32 @@ bool Connection::SleepOn() {
   bool slept = false;
   while (LostRace::SleepsUntil(writer_) != 0 && queue.IsKeptFrom(writer_)) {
     if (busy_handler_ == nullptr || database_->coordinator().failure() != 0) break;
-    LoseRace(false);
-    // Perhaps that statement has given up, or it was the application that slept, and another
-    // statement reads: that waits for nobody.
-    LostRace::PutOffFirstSleep();
-    if (busy_handler_(busy_argument_) == 0 || LostRace::HasPutOffSleep()) return false;
+    const Answer answer = AskForSleeps();
+    if (answer == Answer::kAnotherStatement) return false;
+    LostRace::MakeUpForSleep();
+    if (answer == Answer::kGivesUp) return false;
     slept = true;
   }
   return slept;
+}
+
+// Asks the busy handler for sleeps until they are as long as the lock is kept: each that ended in
+// vain would be a thread that wakes up. It may be another statement that asks for its snapshot,
+// since that which has slept has given up, or since it was the application that slept. That one may
+// only read, and waits for nobody.
+Connection::Answer Connection::AskForSleeps() {
+  constexpr int kMost = 8;
+  const WriteQueue& queue = *database_->write_queue();
+  for (int asked = 0; asked < kMost && queue.IsKeptFrom(writer_); asked++) {
+    if (asked > 0 && LostRace::SleepsUntil(writer_) >= queue.kept_until()) break;
+    LoseRace(false);
+    LostRace::PutOffSleep();
+    const bool waits = busy_handler_(busy_argument_) != 0;
+    const bool sleeps = LostRace::HasPutOffSleep();
+    if (asked == 0 && sleeps && LostRace::IsFirstSleep()) return Answer::kAnotherStatement;
+    if (!waits || !sleeps) return Answer::kGivesUp;
+  }
+  return Answer::kSleeps;
 }
 
 // The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With

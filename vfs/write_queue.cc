@@ -24,7 +24,7 @@ bool WriteQueue::TryAcquire(Writer writer) {
 
 bool WriteQueue::IsKeptFrom(Writer writer) const {
   const uint64_t lock = lock_.load(std::memory_order_acquire);
-  return IsKept(lock) && lock != KeptFor(writer);
+  return IsKept(lock) && lock != KeptFor(writer) && !IsUnclaimed(lock);
 }
 
 bool WriteQueue::IsWarmElsewhere() const {

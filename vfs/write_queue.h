@@ -90,7 +90,7 @@ class WriteQueue {
   void EndTurn(Writer writer) EXCLUDES(mutex_);
   // Is the lock kept for somebody who has not come for it yet?
   bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
-  // And not for `writer`?
+  // So that `writer` may not have it?
   bool IsKeptFrom(Writer writer) const;
   int64_t kept_until() const { return kept_until_.load(std::memory_order_relaxed); }
 
