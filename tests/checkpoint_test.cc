@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "support/long_turn.h"
 #include "support/queue_of.h"
 #include "support/scale.h"
 #include "support/shim_test.h"
@@ -60,7 +59,7 @@ class CheckpointTest : public ShimTest {
     EXPECT_EQ(GateOf(db).leaving(), 0);
     EXPECT_EQ(GateOf(db).log_readers(), 0);
     EXPECT_EQ(QueueOf(db).waiting(), 0);
-    EXPECT_FALSE(IsInLongTurn(QueueOf(db)));
+    EXPECT_FALSE(QueueOf(db).IsKeptForLong());
   }
 
   // Counts checkpoints, and those that held writers up.
@@ -69,18 +68,18 @@ class CheckpointTest : public ShimTest {
       if (call.op != Op::kShmLock || call.offset != 1 || call.amount != 1) return;
       if (call.flags != (SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)) return;
       checkpoints_++;
-      if (IsInLongTurn(queue)) gates_++;
+      if (queue.IsKeptForLong()) gates_++;
     });
   }
 
   // A checkpoint that has closed the gate, and stays in the middle until its sync is let go. (The
   // gate opens after some time all the same.)
   std::future<int> StartCheckpoint(Db& db) {
-    WriteQueue& queue = QueueOf(db);
+    const WriteQueue& queue = QueueOf(db);
     storage_.HoldSyncs(FileKind::kMainDb);
     std::future<int> result = ExecAsync(db, "PRAGMA wal_checkpoint");
     EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
-    EXPECT_TRUE(IsInLongTurn(queue)) << "it holds nobody back";
+    EXPECT_TRUE(queue.IsKeptForLong()) << "it holds nobody back";
     return result;
   }
 
@@ -228,7 +227,7 @@ TEST_F(CheckpointTest, AWriterThatTakesTooLong) {
   storage_.HoldSyncs(FileKind::kMainDb);
   std::future<int> checkpoint = ExecAsync(checkpointer, "PRAGMA wal_checkpoint");
   EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
-  EXPECT_FALSE(IsInLongTurn(QueueOf(other)));
+  EXPECT_FALSE(QueueOf(other).IsKeptForLong());
   EXPECT_FALSE(QueueOf(other).IsKept());
   storage_.OpenGate();
   EXPECT_EQ(checkpoint.get(), SQLITE_OK);
@@ -352,7 +351,7 @@ TEST_P(ModeTest, ACheckpointGetsThroughItsOwnGate) {
     storage_.SetObserver(nullptr);
     EXPECT_EQ(result.rc, SQLITE_OK);
     EXPECT_EQ(result.frames, result.copied);
-    EXPECT_FALSE(IsInLongTurn(QueueOf(db)));
+    EXPECT_FALSE(QueueOf(db).IsKeptForLong());
     other.ExecOk("INSERT INTO t VALUES(1)");
   }
 }
@@ -366,7 +365,7 @@ TEST_P(ModeTest, AFailedSyncOpensTheGate) {
     db.ExecOk("INSERT INTO t VALUES(1)");
     storage_.FailSyncs(kind, 1, 1);
     EXPECT_EQ(Checkpoint(db).rc, SQLITE_IOERR_FSYNC);
-    EXPECT_FALSE(IsInLongTurn(QueueOf(patient)));
+    EXPECT_FALSE(QueueOf(patient).IsKeptForLong());
     EXPECT_EQ(other.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
     EXPECT_EQ(patient.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
     EXPECT_EQ(Checkpoint(db).rc, SQLITE_OK);

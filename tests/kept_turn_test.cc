@@ -8,7 +8,6 @@
 #include <future>
 #include <thread>
 
-#include "support/long_turn.h"
 #include "support/patience.h"
 #include "support/queue_of.h"
 #include "support/shim_test.h"
@@ -82,7 +81,7 @@ class EndingTimeoutTest : public KeptTurnTest, public ::testing::WithParamInterf
   void ExpectThroughAtOnce(const char* sql) {
     KeepTurn();
     EXPECT_EQ(db_.Exec(sql), SQLITE_OK) << sql;
-    EXPECT_TRUE(IsInLongTurn(*queue_)) << "it has waited until its end";
+    EXPECT_TRUE(queue_->IsKeptForLong()) << "it has waited until its end";
     queue_->EndTurn(kSomebody);
   }
 };
@@ -143,14 +142,14 @@ class KeptAfterASleepTest : public KeptTurnTest {
 TEST_F(KeptAfterASleepTest, ABusyHandlerIsAskedOnceForEachSleep) {
   EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
   EXPECT_EQ(calls_, sleeps_ + 1);
-  EXPECT_TRUE(IsInLongTurn(*queue_));
+  EXPECT_TRUE(queue_->IsKeptForLong());
 }
 
 TEST_F(KeptAfterASleepTest, AlsoByACheckpoint) {
   const int mode = SQLITE_CHECKPOINT_FULL;
   EXPECT_EQ(sqlite3_wal_checkpoint_v2(db_.get(), nullptr, mode, nullptr, nullptr), SQLITE_OK);
   EXPECT_EQ(calls_, sleeps_ + 1);
-  EXPECT_TRUE(IsInLongTurn(*queue_));
+  EXPECT_TRUE(queue_->IsKeptForLong());
 }
 
 // Its snapshot is as new as if it had slept before; else it would write behind what is in the
@@ -196,7 +195,7 @@ TEST_F(KeptAfterASleepTest, KeptAMomentLaterItIsNotAskedAgain) {
   EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_OK);
   storage_.SetObserver(nullptr);
   EXPECT_EQ(calls_, 1);
-  EXPECT_TRUE(IsInLongTurn(*queue_));
+  EXPECT_TRUE(queue_->IsKeptForLong());
 }
 
 TEST_F(KeptTurnTest, AWriterThatHasSleptIsStillHeldBack) {

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "support/log_replica.h"
-#include "support/long_turn.h"
 #include "support/processes.h"
 #include "support/queue_of.h"
 #include "support/scale.h"
@@ -241,7 +240,7 @@ class LitestreamReaderTest : public LitestreamTest {
     storage_.SetObserver([this, &queue = QueueOf(db)](const Call& call) {
       if (call.op != Op::kShmLock || call.offset != 1 || call.amount != 1) return;
       if (call.flags != (SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE)) return;
-      if (IsInLongTurn(queue)) gates_++;
+      if (queue.IsKeptForLong()) gates_++;
     });
   }
 

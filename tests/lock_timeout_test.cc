@@ -9,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "support/long_turn.h"
 #include "support/queue_of.h"
 #include "support/shim_test.h"
 
@@ -122,7 +121,7 @@ class LongTurnTest : public LockTimeoutTest {
     ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
   }
   void TearDown() override {
-    EXPECT_TRUE(IsInLongTurn(*queue_)) << "somebody has waited until its end";
+    EXPECT_TRUE(queue_->IsKeptForLong()) << "somebody has waited until its end";
     queue_->EndTurn(kSomebody);
   }
 };

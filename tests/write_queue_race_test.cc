@@ -10,7 +10,6 @@
 #include <thread>
 #include <utility>
 
-#include "support/long_turn.h"
 #include "support/patience.h"
 #include "support/scale.h"
 #include "support/write_queue_fixture.h"
@@ -115,7 +114,7 @@ TEST_F(WorstMomentTest, ATurnThatHadExpiredAMomentAgoIsNotTakenWhenItWasProlonge
       EXPECT_TRUE(contended_.ProlongTurn(1, clock_.NowNanos() + 100 * kMilli));
     });
     EXPECT_FALSE(IsThrough(turn)) << "look " << look;
-    EXPECT_TRUE(IsInLongTurn(contended_));
+    EXPECT_TRUE(contended_.IsKeptForLong());
     contended_.EndTurn(1);
     EXPECT_TRUE(GetsThrough(turn));
     EXPECT_TRUE(contended_.TryAcquire(2));

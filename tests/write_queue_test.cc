@@ -11,7 +11,6 @@
 #include <thread>
 #include <vector>
 
-#include "support/long_turn.h"
 #include "support/scale.h"
 #include "support/write_queue_fixture.h"
 
@@ -195,13 +194,13 @@ TEST_F(WriteQueueTest, WhoWaitsForAnotherProcessDoesNotTakeAFreeLockForATurn) {
 // ---- A long turn ----
 
 TEST_F(WriteQueueTest, ALongTurnKeepsOthersOutUntilItsEnd) {
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   StartLongTurn(1, 100 * kMilli);
-  EXPECT_TRUE(IsInLongTurn(queue_));
+  EXPECT_TRUE(queue_.IsKeptForLong());
   clock_.Advance(100 * kMilli - 1);
   EXPECT_FALSE(queue_.TryAcquire(2));
   clock_.Advance(1);
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   EXPECT_TRUE(queue_.TryAcquire(2));
   queue_.EndTurn(1);
   EXPECT_FALSE(queue_.TryAcquire(3)) << "the end of a turn that is over takes nothing away";
@@ -211,9 +210,9 @@ TEST_F(WriteQueueTest, ALongTurnKeepsOthersOutUntilItsEnd) {
 
 TEST_F(WriteQueueTest, AnOrdinaryTurnIsNotLong) {
   EXPECT_TRUE(queue_.AwaitTurn(1, queue_.NewTicket(), clock_.NowNanos(), true));
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   EXPECT_TRUE(queue_.TryAcquire(1));
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
 }
 
 TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
@@ -221,7 +220,7 @@ TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
   std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
   queue_.EndTurn(1);
   EXPECT_TRUE(turn.get());
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   EXPECT_FALSE(queue_.TryAcquire(3));
   EXPECT_TRUE(queue_.TryAcquire(2));
 }
@@ -229,7 +228,7 @@ TEST_F(WriteQueueTest, EndingALongTurnHandsTheLockOn) {
 TEST_F(WriteQueueTest, EndingALongTurnForWhichNobodyWaitsFreesTheLock) {
   StartLongTurn(1, 100 * kMilli);
   queue_.EndTurn(1);
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   EXPECT_TRUE(queue_.TryAcquire(2));
 }
 
@@ -238,7 +237,7 @@ TEST_F(WriteQueueTest, TheOwnerOfALongTurnGetsThroughItsOwnGate) {
   StartLongTurn(1, 100 * kMilli);
   std::future<bool> turn = StartWaiter(2, queue_.NewTicket());
   EXPECT_TRUE(queue_.TryAcquire(1));
-  EXPECT_FALSE(IsInLongTurn(queue_)) << "the lock is held";
+  EXPECT_FALSE(queue_.IsKeptForLong()) << "the lock is held";
   queue_.Release(1);
   EXPECT_TRUE(turn.get());
   EXPECT_TRUE(queue_.TryAcquire(2));
@@ -260,7 +259,7 @@ TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
   clock_.Advance(kTurn);
   ASSERT_TRUE(queue_.AwaitTurn(2, queue_.NewTicket(), clock_.NowNanos(), true)) << "1 is late";
   EXPECT_FALSE(queue_.ProlongTurn(1, clock_.NowNanos() + kLong));
-  EXPECT_FALSE(IsInLongTurn(queue_));
+  EXPECT_FALSE(queue_.IsKeptForLong());
   clock_.Advance(kTurn);
   EXPECT_TRUE(queue_.TryAcquire(3));
 }

@@ -180,8 +180,9 @@ Connection::Answer Connection::AskForSleeps() {
 // read transaction that becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
 bool Connection::WaitsInLine() {
   if (busy_handler_ == nullptr || IsUpgrade()) return false;
-  // It has just seen the lock free, or waits no longer; see SleepOn().
-  if (LostRace::SleepsUntil(writer_) != 0) return false;
+  // Who has slept and asks all the same has just found the lock held, or free; see SleepOn(). If
+  // several want it, one may have to give up; but a checkpoint is no reason for that.
+  if (LostRace::SleepsUntil(writer_) != 0) return !database_->write_queue()->IsKeptForLong();
   LoseRace(false);
   // Asked while we hold a snapshot, which is in the way of a checkpoint: it shall sleep later.
   LostRace::PutOffSleep();

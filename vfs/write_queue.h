@@ -92,6 +92,8 @@ class WriteQueue {
   bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
   // So that `writer` may not have it?
   bool IsKeptFrom(Writer writer) const;
+  // For longer than a turn is that was not prolonged?
+  bool IsKeptForLong() const { return IsKept() && kept_until() - clock_->NowNanos() > kTurnNanos; }
   int64_t kept_until() const { return kept_until_.load(std::memory_order_relaxed); }
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
