@@ -103,7 +103,7 @@ TEST_F(CheckpointGateTest, ANewLogBeginsAnew) {
 TEST_F(CheckpointGateTest, AfterEachAttemptInVainItIsDueLater) {
   Begin(1000);
   uint32_t frames = 2010;
-  for (const uint32_t step : {250, 500, 1000, 1000}) {
+  for (const uint32_t step : {250u, 500u, 1000u, 1000u}) {
     gate_.OnEnd(frames, false);
     EXPECT_EQ(Begin(frames + step - 1), Advice::kSkip);
     frames += step;
