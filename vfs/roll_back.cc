@@ -291,7 +291,8 @@ bool Connection::LeavesHole() {
   const LogCommit oldest = OldestToUndo();
   const bool is_kept_out = database_->fence().HasWriteLock() ||
                            database_->write_holders().load(std::memory_order_acquire) != 0;
-  return is_kept_out && oldest.can_undo && std::memcmp(oldest.salts, Header().salts(), 8) == 0;
+  const bool is_same_log = std::memcmp(oldest.salts, Header().salts(), sizeof(oldest.salts)) == 0;
+  return is_kept_out && oldest.can_undo && is_same_log;
 }
 
 // Are the failed commits still in sight because of another process? It would build on them before
