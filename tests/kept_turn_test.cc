@@ -17,24 +17,12 @@ namespace {
 
 class KeptTurnTest : public ShimTest {
  protected:
-  static constexpr WriteQueue::Writer kSomebody = 1'000'000;
-  static constexpr int64_t kLongNanos = 60'000'000'000;
-
   void SetUp() override {
     db_ = OpenWithTable();
     queue_ = &QueueOf(db_);
   }
-  void KeepTurn() {
-    const int64_t now = queue_->clock().NowNanos();
-    ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
-    ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
-  }
+  void KeepTurn() { ASSERT_TRUE(KeepForSomebody(queue_)); }
 
-  // What a busy handler of the application does with sqlite3_sleep().
-  static void Sleep(int micros) {
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, micros);
-  }
   // Each longer than the one before, as SQLite's; no later one lasts 1 ms.
   static int SleepMicros(int call) { return (call + 1) * 1'000; }
   void SetBusyHandler(std::function<int(int)>* handler) {
@@ -65,7 +53,7 @@ TEST_F(KeptTurnTest, ABusyHandlerThatGivesUp) {
       db_.get(),
       [](void* count, int) {
         ++*static_cast<int*>(count);
-        Sleep(1);
+        SleepInShim(1);
         return 0;
       },
       &calls);
@@ -102,7 +90,7 @@ TEST_P(EndingTimeoutTest, OfAHandlerOfOnesOwn) {
   sqlite3_busy_handler(
       db_.get(),
       [](void* left, int) {
-        if (*static_cast<int*>(left) > 0) Sleep(1'000);
+        if (*static_cast<int*>(left) > 0) SleepInShim(1'000);
         return static_cast<int>(--*static_cast<int*>(left) >= 0);
       },
       &calls_left);
@@ -121,7 +109,7 @@ class KeptAfterASleepTest : public KeptTurnTest {
     handler_ = [this](int call) {
       calls_++;
       if (call == sleeps_) return 0;
-      Sleep(sleep_micros_ != 0 ? sleep_micros_ : SleepMicros(call));
+      SleepInShim(sleep_micros_ != 0 ? sleep_micros_ : SleepMicros(call));
       if (call == 0) holder_.ExecOk("COMMIT");
       call == 0 ? after_sleep_() : on_second_sleep_();
       return 1;
@@ -202,7 +190,7 @@ TEST_F(KeptTurnTest, AWriterThatHasSleptIsStillHeldBack) {
   int calls = 0;
   std::function<int(int)> handler = [&](int call) {
     constexpr int kSleeps = 7;
-    Sleep(SleepMicros(call));
+    SleepInShim(SleepMicros(call));
     if (call == kSleeps) queue_->EndTurn(kSomebody);
     return ++calls;
   };
@@ -224,7 +212,7 @@ TEST_F(KeptTurnTest, NobodySleepsOnWhenASyncHasFailed) {
       FailHeldSync();
       EXPECT_EQ(failed.get(), SQLITE_IOERR_FSYNC);
     }
-    Sleep(SleepMicros(call));
+    SleepInShim(SleepMicros(call));
     return static_cast<int>(call < 100);
   };
   SetBusyHandler(&handler);
@@ -242,7 +230,7 @@ TEST_F(KeptTurnTest, AStatementThatReadsIsNotTakenForTheWriterBeforeIt) {
       holder.ExecOk("BEGIN IMMEDIATE");
       db_.SetBusyTimeout(1);
       EXPECT_EQ(db_.Exec("INSERT INTO t VALUES('x')"), SQLITE_BUSY);
-      Sleep(1'000);
+      SleepInShim(1'000);
       holder.ExecOk("COMMIT");
       KeepTurn();
       db_.SetBusyTimeout(1'000'000);
@@ -261,7 +249,7 @@ TEST_F(KeptTurnTest, ASnapshotIsPutOffOnce) {
   int calls = 0;
   std::function<int(int)> handler = [&](int call) {
     calls++;
-    Sleep(SleepMicros(call));
+    SleepInShim(SleepMicros(call));
     if (call > 0) {
       queue_->EndTurn(kSomebody);
       EXPECT_TRUE(queue_->TryAcquire(kSomebody));

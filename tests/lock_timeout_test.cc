@@ -112,14 +112,7 @@ TEST_F(LockTimeoutTest, ItsTimeRunsOut) {
 // A checkpoint has closed the gate: the lock is free, and stock SQLite would let it have it.
 class LongTurnTest : public LockTimeoutTest {
  protected:
-  static constexpr WriteQueue::Writer kSomebody = 1'000'000;
-
-  void KeepTurn() {
-    constexpr int64_t kLongNanos = 60'000'000'000;
-    const int64_t now = queue_->clock().NowNanos();
-    ASSERT_TRUE(queue_->AwaitTurn(kSomebody, WriteQueue::kFirst, now, true));
-    ASSERT_TRUE(queue_->ProlongTurn(kSomebody, now + kLongNanos));
-  }
+  void KeepTurn() { ASSERT_TRUE(KeepForSomebody(queue_)); }
   void TearDown() override {
     EXPECT_TRUE(queue_->IsKeptForLong()) << "somebody has waited until its end";
     queue_->EndTurn(kSomebody);
@@ -157,8 +150,7 @@ TEST_F(LongTurnTest, WhoWasLetThroughDoesNotSleepForItsSnapshot) {
   stranger.ExecOk("BEGIN IMMEDIATE");
   EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_BUSY);
   const auto handler = [](void* calls, int) {
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, 2'000);
+    SleepInShim(2'000);
     constexpr int kEnough = 5;
     return static_cast<int>(++*static_cast<int*>(calls) < kEnough);
   };

@@ -54,6 +54,8 @@ TEST_P(StrangerTest, WhatItHasWrittenIsLeftAlone) {
   stranger_.ExecOk("PRAGMA cache_size=5");
   std::atomic<int64_t> end{0};
   std::atomic<bool> seen{false};
+  std::atomic<bool> closing{false};
+  const std::thread::id self = std::this_thread::get_id();
   int acknowledged = 0;
   const auto write_something_else = [&] {
     stranger_.Exec("ROLLBACK");
@@ -65,13 +67,13 @@ TEST_P(StrangerTest, WhatItHasWrittenIsLeftAlone) {
       constexpr int kFrameHeader = 24;  // which is written by itself where what failed is cut off
       if (call.op != Op::kWrite || call.kind != FileKind::kWal) return;
       if (end == 0) end = call.offset;  // the stranger's
-      const bool is_ours = std::this_thread::get_id() != self_ || closing_;
+      const bool is_ours = std::this_thread::get_id() != self || closing;
       const bool is_again = is_ours && call.offset >= end && call.amount > kFrameHeader;
       if (is_again && !seen.exchange(true)) write_something_else();
     });
     stranger_.ExecOk("INSERT INTO t VALUES(zeroblob(200000))");
   });
-  closing_ = true;
+  closing = true;
   CloseOurs();
   EXPECT_FALSE(seen);
   storage_.SetObserver(nullptr);

@@ -34,17 +34,14 @@ class WriteLockTest : public ShimTest {
   // Sleeps as SQLite's own handler does, but for longer.
   static bool SleepInLine(int) {
     constexpr int kMinute = 60'000'000;
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, kMinute);
+    SleepInShim(kMinute);
     return true;
   }
 
   // Sleeps three times, and gives up then.
   static constexpr milliseconds kEachSleep{50};
   static bool SleepThreeTimes(int count) {
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    if (count < 3)
-      vfs->xSleep(vfs, static_cast<int>(std::chrono::microseconds(kEachSleep).count()));
+    if (count < 3) SleepInShim(static_cast<int>(std::chrono::microseconds(kEachSleep).count()));
     return count < 3;
   }
 
@@ -377,8 +374,7 @@ class SleepTest : public WriteLockTest {
     storage_.SetObserver([&slept](const Call& call) {
       if (call.op == Op::kSleep) slept += call.amount;
     });
-    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
-    vfs->xSleep(vfs, micros);
+    SleepInShim(micros);
     storage_.SetObserver(nullptr);
     return slept;
   }

@@ -81,6 +81,12 @@ class ShimTest : public ::testing::Test {
     storage_.OpenGate();
   }
 
+  // What sqlite3_sleep() does where the shim is the default VFS. In us.
+  static void SleepInShim(int micros) {
+    sqlite3_vfs* vfs = sqlite3_vfs_find("gc");
+    vfs->xSleep(vfs, micros);
+  }
+
   // Number of rows that stock SQLite finds after a power cut at this moment.
   int64_t RowsAfterPowerCut(const std::string& file = "test.db") {
     const std::string cut = dir_.path() + "/cut";

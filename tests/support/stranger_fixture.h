@@ -41,8 +41,7 @@ class StrangerFixture : public ShimTest {
   void FailACommit(Meanwhile meanwhile) {
     std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
     meanwhile();
-    EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-    storage_.OpenGate();
+    FailHeldSync();
     EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   }
 
@@ -162,8 +161,6 @@ class StrangerFixture : public ShimTest {
   }
 
   Db a_, b_, observer_, stranger_;
-  const std::thread::id self_ = std::this_thread::get_id();
-  std::atomic<bool> closing_{false};
   std::atomic<bool> has_failed_{false};  // the sync of FailNextSync()
 };
 
