@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "support/fault_test.h"
+#include "support/scale.h"
 #include "support/wal_index_growth.h"
 
 namespace groupcommit::testing {
@@ -80,7 +81,7 @@ TEST_P(WalIndexGrowthTest, OnTopOfAFailingCommit) {
 
 INSTANTIATE_TEST_SUITE_P(, WalIndexGrowthTest,
                          ::testing::Combine(::testing::Values("store", "gc"),
-                                            ::testing::Values(1, 2),
+                                            ::testing::Range(1, 1 + Scaled(2)),
                                             ::testing::Values(SyncEnd::kLost, SyncEnd::kPending)),
                          [](const auto& test) {
                            return NameOfVfs(std::get<0>(test.param)) + "Region" +
