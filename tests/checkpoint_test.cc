@@ -104,9 +104,9 @@ TEST_P(LogLengthTest, StaysBounded) {
   Db db = OpenOne();
   storage_.SetSyncDelay(std::chrono::microseconds(100));  // so that commits wait for durability
   Write(GetParam(), Scaled(3'000));
-  // Mostly below 3 times that many; on a busy machine a checkpoint gives up, and the next one comes
-  // later.
-  EXPECT_LE(LogFrames(), 12 * kAutocheckpoint);
+  // Mostly below 3 times that many; on a busy machine checkpoints give up, and the next one comes
+  // later. (Without holding anybody up it is 60 times and more.)
+  EXPECT_LE(LogFrames(), 20 * kAutocheckpoint);
   RecordProperty("frames", static_cast<int>(LogFrames()));
   ExpectNobodyIsCounted(db);
 }
