@@ -237,6 +237,16 @@ TEST_F(DeferralTest, ExclusiveLockingModeFromTheStartIsNotDeferred) {
   ExpectAtOnce(db, "INSERT INTO t VALUES('x')");
 }
 
+// SQLite does not ask for its locks there, so that nothing tells what it rolls back.
+TEST_F(DeferralTest, ASchemaChangeThatFailedInExclusiveLockingModeIsNotTakenForPage1) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('takes the lock')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("CREATE TABLE u(x)"), SQLITE_IOERR_FSYNC);
+  db.ExecOk("PRAGMA locking_mode=NORMAL; SELECT * FROM t");
+  ExpectAtOnce(db, "CREATE TABLE u(x)");
+}
+
 TEST_F(DeferralTest, OnEachFlushDefersNothing) {
   Db db = OpenWithTable();
   EXPECT_EQ(db.Text("PRAGMA groupcommit_policy=on_each_flush"), "on_each_flush");

@@ -158,6 +158,24 @@ TEST_F(FailedSyncTest, AWriterInTheMiddleOfItsTransactionFailsToo) {
   ExpectWorkGoesOn(rows_);
 }
 
+// A schema that is taken back must not have been seen: others would go on writing to its tables,
+// where there are other ones by then.
+TEST_F(FailedSyncTest, ATableThatFailedTwiceIsNobodysInBetween) {
+  for (Db* db : {&b_, &observer_}) db->Close();
+  a_.ExecOk("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('takes the lock')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("CREATE TABLE u(x)"), SQLITE_IOERR_FSYNC);
+  a_.ExecOk("PRAGMA locking_mode=NORMAL; SELECT * FROM t");
+  b_ = OpenWal();
+  std::future<int> commit = ExecUntilSync(a_, "CREATE TABLE u(x)");
+  EXPECT_EQ(b_.Int("SELECT count(*) FROM sqlite_schema"), 1);
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  a_.ExecOk("CREATE TABLE v(x)");
+  EXPECT_EQ(b_.Exec("INSERT INTO u VALUES('of no table')"), SQLITE_ERROR);
+  EXPECT_EQ(a_.Int("SELECT count(*) FROM v"), 0);
+}
+
 // Bytes in the log that a failed sync of somebody else may have dropped: the writer's own sync need
 // not hear of it.
 class DroppedBytesTest : public FailedSyncTest,
