@@ -99,7 +99,11 @@ class Connection final : private Coordinator::Log {
   void LeaveFence();
 
   // SQLite holds the file lock SQLITE_LOCK_EXCLUSIVE, or no longer does.
-  void SetSoleUser(bool sole) { sole_user_ = sole; }
+  void SetSoleUser(bool sole) {
+    // It asked for no locks meanwhile: nothing told what it has read and rolled back.
+    if (sole_user_ && !sole) page1_.OnRollBack();
+    sole_user_ = sole;
+  }
 
  private:
   // The locks of the shared memory, a bit each; wal.c: WAL_WRITE_LOCK and its neighbours.
