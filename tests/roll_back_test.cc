@@ -162,6 +162,24 @@ TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsGoodAgainAfterwards) {
   storage_.FailSyncs(FileKind::kWal, 1, 0);
 }
 
+TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsNotUsedBefore) {
+  Db failing = OpenWithTable();
+  Db reader = OpenWithTable();
+  Db writer = OpenWithTable();
+  Db observer = OpenWal();
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
+  reader.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
+  std::future<int> rollback = ExecAsync(reader, "ROLLBACK");
+  ExpectToWait(rollback, observer, 2);
+  writer.ExecOk("BEGIN IMMEDIATE");  // keeps the roll-back off
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  rollback.get();
+  EXPECT_EQ(reader.Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
+  writer.Exec("ROLLBACK");
+  EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 3);
+}
+
 // A statement that is still open keeps a snapshot of what failed, long after another one of its
 // connection was refused. All that it would read is refused, too: so it is in nobody's way.
 TEST_F(RollBackTest, AStatementThatIsLeftOpenDoesNotKeepWritersOut) {
