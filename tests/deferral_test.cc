@@ -255,6 +255,23 @@ TEST_F(DeferralTest, OnEachFlushDefersNothing) {
   ExpectDeferred(db, "INSERT INTO t VALUES('x')");
 }
 
+// Under the policy interval commits are left to the flusher, but what orders a checkpoint and the
+// restart of the log is not.
+TEST_F(DeferralTest, NothingButCommitsIsLeftToTheFlusher) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=10000000)'");
+  db.ExecOk("INSERT INTO t VALUES('x')");
+  CallTrace trace(&storage_);
+  db.ExecOk("PRAGMA wal_checkpoint(RESTART)");
+  const long checkpoint_synced = trace.IndexOf(IsWalSync);
+  const long copied = trace.IndexOf(
+      [](const Call& call) { return call.op == Op::kWrite && call.kind == FileKind::kMainDb; });
+  EXPECT_GE(checkpoint_synced, 0);
+  EXPECT_GT(copied, checkpoint_synced);
+  const Effect restart = EffectOf(db, "INSERT INTO t VALUES('x')");
+  EXPECT_GE(restart.wal_syncs, 1) << "of the header";
+}
+
 TEST_F(DeferralTest, CheckpointsSyncTheLogAlsoIfAllIsDurable) {
   Db db = OpenWithTable();
   for (const char* mode : {"PASSIVE", "FULL", "RESTART", "TRUNCATE"}) {
