@@ -110,6 +110,20 @@ TEST_F(DeferralTest, ACommitWithFullSyncFlagsGetsThem) {
             0);
 }
 
+TEST_F(DeferralTest, ASyncAtOnceGetsTheFlagsThatSqliteAsksFor) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON");
+  for (const char* sql : {"CREATE TABLE u(x)", "PRAGMA wal_checkpoint"}) {
+    CallTrace trace(&storage_);
+    ExpectAtOnce(db, sql);
+    EXPECT_GE(trace.IndexOf([](const Call& call) {
+      return IsWalSync(call) && call.flags == SQLITE_SYNC_FULL;
+    }),
+              0)
+        << sql;
+  }
+}
+
 // Deferring it could corrupt the database: frames of the new generation might reach the disk first.
 TEST_F(DeferralTest, TheSyncOfTheWalHeaderIsNotDeferred) {
   Db db = OpenWithTable();
