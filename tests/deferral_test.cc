@@ -34,8 +34,8 @@ class DeferralTest : public ShimTest {
     EXPECT_EQ(effect.deferred, 1) << sql;
     EXPECT_EQ(effect.wal_syncs, 1) << sql;
   }
-  void ExpectAtOnce(Db& db, const std::string& sql) {
-    const Effect effect = EffectOf(db, sql);
+  void ExpectAtOnce(Db& db, const std::string& sql, const char* schema = "main") {
+    const Effect effect = EffectOf(db, sql, schema);
     EXPECT_EQ(effect.rc, SQLITE_OK) << sql << ": " << db.Error();
     EXPECT_EQ(effect.deferred, 0) << sql;
     EXPECT_GE(effect.wal_syncs, 1) << sql;
@@ -170,8 +170,13 @@ TEST_F(DeferralTest, ARolledBackSchemaChangeIsNotTakenForPage1) {
 TEST_F(DeferralTest, TransactionsOverSeveralDatabasesAreNotDeferred) {
   Db db = OpenWithTable();
   { Db other = OpenWithTable("other.db"); }
-  db.ExecOk("ATTACH '" + path("other.db") + "' AS other; PRAGMA other.synchronous=FULL");
-  ExpectAtOnce(db, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO other.t VALUES(1); COMMIT");
+  db.ExecOk("ATTACH '" + path("other.db") +
+            "' AS other; PRAGMA other.synchronous=FULL;"
+            "INSERT INTO other.t VALUES('begins the log')");
+  for (const char* schema : {"main", "other"}) {
+    ExpectAtOnce(db, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO other.t VALUES(1); COMMIT",
+                 schema);
+  }
   ExpectDeferred(db, "INSERT INTO main.t VALUES(2)");
   const Effect other = EffectOf(db, "INSERT INTO other.t VALUES(2)", "other");
   EXPECT_EQ(other.deferred, 1);
@@ -184,10 +189,13 @@ TEST_F(DeferralTest, TransactionsOverSeveralDatabasesAreNotDeferred) {
 TEST_F(DeferralTest, ATemporaryTableIsNoReasonBesideMain) {
   Db db = OpenWithTable();
   { Db other = OpenWithTable("other.db"); }
-  db.ExecOk("ATTACH '" + path("other.db") + "' AS other; PRAGMA other.synchronous=FULL");
+  db.ExecOk("ATTACH '" + path("other.db") +
+            "' AS other; PRAGMA other.synchronous=FULL;"
+            "INSERT INTO other.t VALUES('begins the log')");
   db.ExecOk("CREATE TEMP TABLE tmp(x)");
   ExpectDeferred(db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT");
-  ExpectAtOnce(db, "BEGIN; INSERT INTO other.t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT");
+  ExpectAtOnce(db, "BEGIN; INSERT INTO other.t VALUES(1); INSERT INTO tmp VALUES(1); COMMIT",
+               "other");
   ExpectAtOnce(db,
                "BEGIN; INSERT INTO t VALUES(1); INSERT INTO other.t VALUES(1); "
                "INSERT INTO tmp VALUES(1); COMMIT");
