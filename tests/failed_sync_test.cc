@@ -92,6 +92,22 @@ TEST_F(FailedSyncTest, ATransactionOnASnapshotThatFailedEndsWithAnError) {
   ExpectWorkGoesOn(rows_);
 }
 
+// A COMMIT covers what the transaction has read, though it may have changed nothing.
+TEST_F(FailedSyncTest, AWriterThatHasFoundNothingBecauseOfAFailedCommitFailsToo) {
+  for (const char* sql :
+       {"UPDATE t SET x = 'y' WHERE x = 'first'", "BEGIN IMMEDIATE; SELECT count(*) FROM t; COMMIT",
+        "BEGIN IMMEDIATE; SELECT count(*) FROM t; ROLLBACK"}) {
+    std::future<int> commit = ExecUntilSync(a_, "DELETE FROM t");
+    std::future<int> ended = ExecAsync(b_, sql);
+    ExpectToWait(ended, observer_, 2);
+    FailHeldSync();
+    EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+    const bool rolls_back = std::string(sql).find("ROLLBACK") != std::string::npos;
+    EXPECT_EQ(ended.get(), rolls_back ? SQLITE_OK : SQLITE_IOERR_FSYNC) << sql;
+  }
+  ExpectWorkGoesOn(rows_);
+}
+
 TEST_F(FailedSyncTest, SeveralInARow) {
   for (int i = 0; i < 5; i++) {
     storage_.FailSyncs(FileKind::kWal, 1, 1);

@@ -248,6 +248,20 @@ TEST_F(FlushCornerTest, ANormalCommitOnTopOfFramesThatWereFoundDoesNotFailWithTh
   EXPECT_EQ(Stats(db).failed_syncs, 1);
 }
 
+// Nor does a transaction that has read them under the write lock, and changes nothing, say that
+// they are durable.
+TEST_F(FlushCornerTest, FramesThatWereFoundAndFailAreToldToWhoHasReadThem) {
+  Db stranger(path(), "store");
+  stranger.ExecOk(
+      "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; CREATE TABLE t(x);"
+      "PRAGMA wal_checkpoint; INSERT INTO t VALUES('first')");
+  Db db(path(), "gc");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(db.Exec("BEGIN IMMEDIATE; SELECT * FROM t; COMMIT"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(db.Int("SELECT count(*) FROM t"), 1);
+  EXPECT_EQ(RowsAfterPowerCut(), 1);
+}
+
 // All of the log has been copied into the database file, and a writer restarts it.
 TEST_F(FlushCornerTest, AFailedFlushOfALogThatIsRestartedBringsNothingBack) {
   Db db = OpenWithTable();
