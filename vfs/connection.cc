@@ -4,6 +4,7 @@
 #include <atomic>
 #include <climits>
 #include <cstring>
+#include <utility>
 
 #include "lost_race.h"
 #include "sync_strength.h"
@@ -131,6 +132,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   }
   if (exclusive && locks == kCheckpointLock) CloseGate();
   if (!exclusive || (locks & kWriteLock) == 0) return;
+  read_error_ = SQLITE_OK;
   const WalIndexHeader header = Header();
   database_->OnWriteLocked(header.words());
   header_at_lock_ = header;
@@ -201,7 +203,10 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   if (ended_write) ReturnTurn();
   // A write transaction that changed nothing leaves the pages that it read in the cache, where the
   // next read-only statement finds them without a call to the VFS.
-  if (ended_write && commit_ == 0 && undurable_read_ != 0) WaitForCommit();
+  if (ended_write && commit_ == 0 && undurable_read_ != 0) {
+    const int rc = WaitForCommit();
+    if (!HasAttached()) read_error_ = rc;
+  }
   if (exclusive && (locks & kCheckpointLock) != 0) OpenGate();
   // A checkpoint whose sync failed: see Fail().
   if (exclusive && (locks & kCheckpointLock) != 0 && database_->coordinator().failure() != 0) {
@@ -283,6 +288,14 @@ bool Connection::WritesOneDatabase() const {
   return written == 1;
 }
 
+// May the transaction span several databases? With those in WAL mode, the others are visible by the
+// time that COMMIT_PHASETWO comes.
+bool Connection::HasAttached() const {
+  constexpr int kFirstAttached = 2;
+  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
+  return db == nullptr || sqlite3_db_name(db, kFirstAttached) != nullptr;
+}
+
 // Notes the commit, for WaitForCommit().
 int Connection::DeferSync(int flags) {
   Coordinator& coordinator = database_->coordinator();
@@ -342,7 +355,9 @@ int Connection::Sync(Lsn from, Lsn through) {
 }
 
 int Connection::WaitForCommit() {
-  const int rc = WaitForDurable();
+  int rc = WaitForDurable();
+  const int read_error = std::exchange(read_error_, SQLITE_OK);
+  if (rc == SQLITE_OK) rc = read_error;
   if (just_committed_) committed_at_ = database_->clock().NowNanos();
   EndCommit(rc == SQLITE_OK);
   if (!Holds(kWriteLock)) counts_.EndWrite();

@@ -177,6 +177,7 @@ class Connection final : private Coordinator::Log {
   bool EndsCommit() const;
   bool MayDefer() const;
   bool WritesOneDatabase() const;
+  bool HasAttached() const;
   int DeferSync(int flags);
   int FailCommit(int error);
   int WaitForDurable();
@@ -265,6 +266,7 @@ class Connection final : private Coordinator::Log {
   Lsn commit_ = 0;          // this transaction's commit, or the pending ones beneath it
   bool deferred_ = false;   // commit_ is our own, noted by DeferSync()
   Lsn undurable_read_ = 0;  // newest pending commit of which a page was read while we were writing
+  int read_error_ = 0;      // what came of that, for COMMIT to report
   bool stale_cache_ = false;  // the page cache may hold pages of a failed commit
 
   // Numbers of Coordinator::CountWritten().
