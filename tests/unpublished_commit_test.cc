@@ -87,6 +87,21 @@ TEST_F(UnpublishedCommitTest, IsNotTheLastOneOfItsConnection) {
   }
 }
 
+// In exclusive locking mode its sync is done at once, and would seem to cover the next one.
+TEST_F(UnpublishedCommitTest, ExclusiveTheNextOneIsNotTakenForDurable) {
+  FillLog(kRoom);
+  for (Db* db : {&a_, &c_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  BreakGrowth(1);
+  b_.ExecOk("PRAGMA locking_mode=EXCLUSIVE");
+  FailToPublish(b_);
+  MendGrowth();
+  b_.ExecOk(std::string("PRAGMA synchronous=NORMAL;") + kOneFrame);
+  sqlite3_int64 commit = -1, durable = -1;
+  EXPECT_EQ(groupcommit_commit_lsn(b_.get(), nullptr, &commit), SQLITE_OK);
+  EXPECT_EQ(groupcommit_durable_lsn(b_.get(), nullptr, &durable), SQLITE_OK);
+  EXPECT_GT(commit, durable);
+}
+
 // A SELECT that is open keeps the snapshot, and so the connection's transaction goes on. What is
 // committed next without a sync waits for the pending commit beneath it all the same.
 TEST_F(UnpublishedCommitTest, TheNextOneOfItsConnectionWaitsForThoseBeneath) {
