@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/coordinator_fixture.h"
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
@@ -124,6 +125,31 @@ TEST_F(OverlapTest, OneFailureThatAllUnderWayAreToldOf) {
   EXPECT_EQ(Stats(observer_).failed_syncs, failed);
   EXPECT_EQ(RowsAfterPowerCut(), rows_);
   EXPECT_EQ(observer_.Int("SELECT count(*) FROM t"), rows_);
+}
+
+// Its handle need not be told of what was lost before it was opened, so that its sync goes through
+// an older one: and that one's owner may be told instead.
+TEST_F(OverlapTest, ANewcomersSyncIsNoneBeforeTheOthersHaveEnded) {
+  for (Db& db : dbs_) db.ExecOk("PRAGMA wal_autocheckpoint=0");
+  storage_.SetSyncDelay(std::chrono::microseconds(600));
+  StartWriters();
+  AwaitOverlap();
+  StopWriters();
+  storage_.SetSyncDelay(std::chrono::microseconds(0));
+  const int64_t syncs = WalSyncs();
+  std::future<int> commit = ExecUntilSync(dbs_[0], "INSERT INTO t VALUES('row')");
+  Db late = OpenWal();
+  BackgroundCall checkpoint([this] { return observer_.Exec("PRAGMA wal_checkpoint"); });
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  storage_.StopHolding();
+  BackgroundCall create([&late] { return late.Exec("CREATE TABLE u(x)"); });
+  while (WalSyncs() < syncs + 3) std::this_thread::yield();
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
+  EXPECT_EQ(commit.get(), SQLITE_OK);
+  create.AwaitParked();
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  EXPECT_EQ(create.Result(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(checkpoint.Result(), SQLITE_IOERR_FSYNC);
 }
 
 TEST_F(OverlapTest, ADiskThatFailsNowAndThen) {
