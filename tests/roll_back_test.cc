@@ -180,6 +180,26 @@ TEST_F(RollBackTest, ACacheWithPagesOfAFailedCommitIsNotUsedBefore) {
   EXPECT_EQ(reader.Int("SELECT count(*) FROM t"), 3);
 }
 
+// What it has not read yet is refused, too, where it is in the database file: the snapshot may be
+// given up by then, and a checkpoint write there.
+class FailedSnapshotTest : public ShimTest, public ::testing::WithParamInterface<int64_t> {};
+
+TEST_P(FailedSnapshotTest, ReadsNothingOfTheDatabaseFile) {
+  Db failing = OpenWithTable();
+  failing.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1); PRAGMA wal_checkpoint(TRUNCATE)");
+  failing.ExecOk("INSERT INTO t VALUES('begins the log')");
+  Db reader = OpenWal();
+  reader.ExecOk("PRAGMA mmap_size=" + std::to_string(GetParam()) + "; SELECT * FROM t");
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES('failed')");
+  reader.ExecOk("BEGIN; SELECT 1 FROM sqlite_schema");
+  FailHeldSync();
+  while (Stats(reader).fenced == 0) std::this_thread::yield();
+  EXPECT_EQ(reader.Exec("SELECT * FROM u"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+}
+
+INSTANTIATE_TEST_SUITE_P(, FailedSnapshotTest, ::testing::Values(0, 100'000'000));
+
 // A statement that is still open keeps a snapshot of what failed, long after another one of its
 // connection was refused. All that it would read is refused, too: so it is in nobody's way.
 TEST_F(RollBackTest, AStatementThatIsLeftOpenDoesNotKeepWritersOut) {
