@@ -118,6 +118,36 @@ TEST_P(LateSnapshotTest, IsRefusedAfterTheRollBack) {
 
 INSTANTIATE_TEST_SUITE_P(, LateSnapshotTest, ::testing::Bool());
 
+// A pending page 1 is read without waiting. With all read marks in use, the snapshot does not keep
+// others from overwriting it meanwhile, once it has failed.
+TEST_F(RollBackTest, WhatIsOverwrittenWhileItIsReadIsRefused) {
+  storage_.SetJoinWrites(false);  // or else it is read from memory
+  Db failing = OpenWithTable();
+  failing.ExecOk("CREATE TABLE u(x)");
+  Db reader = OpenWal();
+  Db writer = OpenWal();
+  reader.Int("SELECT count(*) FROM u");
+  std::vector<Db> others;
+  for (int i = 0; i < 6; i++) {
+    failing.ExecOk("INSERT INTO t VALUES('x')");
+    others.push_back(OpenWal());
+    others.back().ExecOk("BEGIN; SELECT count(*) FROM u");
+  }
+  std::future<int> commit = ExecUntilSync(failing, "INSERT INTO t VALUES(zeroblob(50000))");
+  const std::thread::id self = std::this_thread::get_id();
+  std::atomic<bool> has_failed{false};
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kRead || call.kind != FileKind::kWal) return;
+    if (std::this_thread::get_id() != self || has_failed.exchange(true)) return;
+    FailHeldSync();
+    EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+    writer.ExecOk("UPDATE t SET x = zeroblob(60000)");
+  });
+  EXPECT_EQ(reader.Exec("SELECT * FROM u"), SQLITE_IOERR_FSYNC);
+  storage_.SetObserver(nullptr);
+  EXPECT_TRUE(has_failed);
+}
+
 // A writer whose snapshot includes the failed commit keeps the roll-back off, by its write lock and
 // then by its snapshot. It lets both go as it ends, and need not wait for anybody to come by.
 TEST_F(RollBackTest, AWriterOnTopOfAFailedCommitTakesItBackAsItEnds) {
