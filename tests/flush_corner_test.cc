@@ -110,6 +110,18 @@ TEST_F(FlushCornerTest, ExclusiveFromTheStartAFailedCommitIsNotTheEnd) {
   EXPECT_EQ(RowsAfterPowerCut(), 1);
 }
 
+// It has no shared memory to let go of, and no checkpoint makes its commits durable.
+TEST_F(FlushCornerTest, ExclusiveFromTheStartClosingLeavesNothingBehind) {
+  Db db(path(), "gc");
+  db.ExecOk(
+      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+      "CREATE TABLE t(x); PRAGMA groupcommit_policy='interval(max_delay_us=10000000)'");
+  Insert(db);
+  ASSERT_EQ(sqlite3_db_config(db.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr), SQLITE_OK);
+  EXPECT_EQ(db.Close(), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 1);
+}
+
 TEST_F(FlushCornerTest, ExclusiveAFailureInTheBackgroundIsNotTheEnd) {
   Db db = OpenWithTable();
   db.ExecOk(kSoon);
