@@ -39,10 +39,11 @@ int Connection::Fail(int error) {
 
 // A writer of another process may be about to commit on top of the hole, and we cannot keep it from
 // that: so what failed is made durable for now, to be taken back if nobody has built on it. Our
-// snapshot keeps the log from restarting, and what we have written from changing.
+// snapshot keeps the log from restarting, and what we have written from changing: if it is one of
+// the log (wal.c: walRestartLog() does not mind WAL_READ_LOCK(0)), and that is still ours.
 bool Connection::CloseHoleBeneathStranger() {
   MutexLock lock(database_->fence().mutex());
-  const bool has_snapshot = (shared_ & ~dropped_ & kReadLocks) != 0;
+  const bool has_snapshot = (shared_ & ~dropped_ & kLogReadLocks) != 0;
   if (database_->coordinator().failure() == 0 || log_ == nullptr || !has_snapshot) return false;
   // Not so if a writer of ours has the lock, who fails by himself, or the fence by now. Acquire: a
   // writer who is gone has released the lock.
@@ -52,7 +53,9 @@ bool Connection::CloseHoleBeneathStranger() {
   if (has_writer()) return false;
   (void)database_->fence().Take(main_);
   if (database_->fence().HasWriteLock() || has_writer()) return false;
-  return CloseHole();
+  const WalIndexHeader ours(database_->published());
+  const bool is_same_log = std::memcmp(ours.salts(), Header().salts(), 8) == 0;
+  return is_same_log && CloseHole();
 }
 
 // Makes all durable that we have published, while others may write behind it. False if that fails.
