@@ -231,6 +231,25 @@ TEST_F(FenceTest, TheOneThatHoldsItClosesWhileAnotherProcessReadsTheFailedCommit
   ExpectWorkGoesOn();
 }
 
+// The header that was put back is that of the log before (wal.c: sqlite3WalFrames() draws new salts
+// if Wal.nCkpt is 0). The log has not been started over since.
+TEST_F(FenceTest, TheOneThatHoldsItClosesWhoseCommitWasTheFirstOfALog) {
+  b_.ExecOk("PRAGMA wal_checkpoint(TRUNCATE)");
+  const int failed = ledger_.Next();
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1) << "that of the log's header";
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  other_.ExecOk("BEGIN; SELECT x FROM u");
+  FailHeldSync();
+  EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  for (Db* db : {&b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
+  other_.ExecOk("COMMIT");
+  a_ = Open();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
 // Beneath what failed is a commit that was never synced. Another process builds on it, once the
 // last connection of ours has closed.
 TEST_F(FenceTest, ClosingLeavesNoHoleBeneathWhatFailed) {
