@@ -150,6 +150,19 @@ TEST_P(StrangerTest, TheLastOfUsClosesMeanwhile) {
   ExpectNothingItCommitsIsLost();
 }
 
+// It has the write lock: the log is its own, also to start over.
+TEST_P(StrangerTest, TheLogIsLeftAloneAsTheLastOfUsCloses) {
+  FailACommit([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
+  std::atomic<int> writes{0};
+  storage_.SetObserver([&writes](const Call& call) {
+    if (call.op == Op::kWrite && call.kind == FileKind::kWal) writes++;
+  });
+  CloseOurs();
+  EXPECT_EQ(writes, 0);
+  storage_.SetObserver(nullptr);
+  ExpectNothingItCommitsIsLost();
+}
+
 TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOut) {
   stranger_.ExecOk("PRAGMA synchronous=NORMAL");
   FailACommit([this] { stranger_.ExecOk("INSERT INTO t VALUES('on top, and not durable')"); });
