@@ -194,7 +194,10 @@ bool Connection::PutBackHeader() {
   const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
   const bool beneath_is_durable =
       coordinator.synced() >= beneath && tail > 0 && database_->IsOurs(tail - 1, now.words());
-  if (oldest.can_undo) {
+  // The fence may have been let go of since: ReleaseThrough().
+  const bool is_back = now == WalIndexHeader(oldest.before).WithChange(now.change()) &&
+                       database_->IsOurs(tail, now.words());
+  if (oldest.can_undo && !is_back) {
     if (!database_->IsOurs(tail, now.words())) {
       return refuse("another process has committed on top");
     }
