@@ -27,6 +27,8 @@ class ClockWithHook final : public Clock {
     looks_left = n;
     hook_at_look = std::move(hook);
   }
+  // The next wait of the calling thread ends with `hook`.
+  static void SetHookAtWakeUp(std::function<void()> hook) { hook_at_wake_up = std::move(hook); }
 
   int64_t NowNanos() override {
     if (looks_left > 0 && --looks_left == 0) hook_at_look();
@@ -36,6 +38,7 @@ class ClockWithHook final : public Clock {
   bool TooShortToPark(int64_t nanos) override { return clock_->TooShortToPark(nanos); }
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline) override REQUIRES(mutex) {
     clock_->WaitUntil(cond, mutex, deadline);
+    if (const auto hook = std::exchange(hook_at_wake_up, nullptr)) hook();
   }
   void ParkUntil(CondVar& cond, Mutex& mutex, int64_t deadline) override REQUIRES(mutex) {
     clock_->ParkUntil(cond, mutex, deadline);
@@ -44,6 +47,7 @@ class ClockWithHook final : public Clock {
  private:
   static inline thread_local int looks_left = 0;
   static inline thread_local std::function<void()> hook_at_look;
+  static inline thread_local std::function<void()> hook_at_wake_up;
   FakeClock* const clock_;
 };
 
@@ -120,6 +124,27 @@ TEST_F(WorstMomentTest, ATurnThatHadExpiredAMomentAgoIsNotTakenWhenItWasProlonge
     EXPECT_TRUE(contended_.TryAcquire(2));
     contended_.Release(2);
   }
+}
+
+// It is woken, but has no processor before its turn is over, and somebody else has the lock. SQLite
+// would ask for that in vain, and it counts how often it does.
+TEST_F(WorstMomentTest, ATurnThatIsOverBeforeItsOwnerWakesUpIsNone) {
+  ASSERT_TRUE(contended_.TryAcquire(1));
+  const int64_t deadline = clock_.NowNanos() + kLong;
+  std::future<bool> turn = std::async(std::launch::async, [=, this] {
+    ClockWithHook::SetHookAtWakeUp([this] {
+      clock_.Advance(kTurn);
+      EXPECT_TRUE(contended_.TryAcquire(3));
+    });
+    return contended_.AwaitTurn(2, contended_.NewTicket(), deadline, false);
+  });
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  contended_.Release(1);
+  while (contended_.waiting() == 0 && !IsThrough(turn)) std::this_thread::yield();
+  EXPECT_FALSE(IsThrough(turn));
+  contended_.Release(3);
+  EXPECT_TRUE(GetsThrough(turn));
+  EXPECT_TRUE(contended_.TryAcquire(2));
 }
 
 // One thread releases the lock, and looks whether somebody waits for it, while another one queues
