@@ -191,7 +191,15 @@ void WriteQueue::CountTurn(uint64_t ticket) {
 }
 
 bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
-  while (!waiter->granted) {
+  while (true) {
+    if (waiter->granted) {
+      if (lock_.load(std::memory_order_acquire) == KeptFor(waiter->writer)) return true;
+      // It has woken up so late that the turn is somebody else's.
+      waiter->granted = false;
+      Enqueue(waiter);
+      LetThroughIfFree();
+      if (waiter->granted) continue;
+    }
     const int64_t now = clock_->NowNanos();
     if (now >= deadline) {
       Dequeue(waiter);
@@ -201,7 +209,6 @@ bool WriteQueue::Park(Waiter* waiter, int64_t deadline) {
     clock_->WaitUntil(waiter->unparked, mutex_, std::min(deadline, now + kPatrolNanos));
     LetThroughIfFree();
   }
-  return true;
 }
 
 void WriteQueue::Enqueue(Waiter* waiter) {
