@@ -199,6 +199,26 @@ TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOutDuringACheckpointOfOurs) {
   }
 }
 
+// What it committed before that, it would lose.
+TEST_P(StrangerTest, TheOneOfUsThatClosesKeepsItOutUntilTheHoleIsClosed) {
+  storage_.HoldSyncs(FileKind::kMainDb);
+  std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint(PASSIVE)");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  Db closing = OpenWal();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(closing.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  int writes = 0;
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kWrite || call.kind != FileKind::kWal || writes++ != 0) return;
+    EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('its')"), SQLITE_BUSY);
+  });
+  closing.Close();
+  EXPECT_GT(writes, 0);
+  storage_.SetObserver(nullptr);
+  storage_.OpenGate();
+  checkpoint.get();
+}
+
 // Nor before the transaction ends.
 TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOutWhileAnotherOneWrites) {
   FillBig();
