@@ -5,6 +5,7 @@
 
 #include "coordinator.h"
 #include "support/coordinator_fixture.h"
+#include "support/scale.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -174,6 +175,29 @@ TEST_F(CoordinatorCountedTest, AWaitWithALimitLeavesTheSyncToOthers) {
   log_.FailNext(kError);
   EXPECT_EQ(coordinator_.SyncNow(&log_, coordinator_.failures()), kError);
   EXPECT_EQ(failed.Result(), kError);
+}
+
+// The sync that serves it has to wait for another one that it overlaps, and for that both are woken
+// at once: whoever comes first.
+TEST_F(CoordinatorCountedTest, AWaitWithALimitDoesNotMissASuccessThatComesLate) {
+  for (int round = 0; round < Scaled(100); round++) {
+    const size_t calls = log_.calls();
+    log_.HoldSyncs();
+    BackgroundCall& other = StartSyncNow();
+    ASSERT_TRUE(log_.AwaitCalls(calls + 1));
+    const Lsn counted = Count();
+    BackgroundCall& serving = StartSyncNow();
+    ASSERT_TRUE(log_.AwaitCalls(calls + 2));
+    BackgroundCall& served = StartWaitUntil(counted, clock_.NowNanos() + kMillisecond);
+    ASSERT_TRUE(clock_.AwaitSleeper());
+    log_.Finish(calls + 1);
+    serving.AwaitParked();
+    log_.Finish(calls);
+    ASSERT_EQ(served.Result(), 0);
+    EXPECT_EQ(other.Result(), 0);
+    EXPECT_EQ(serving.Result(), 0);
+    calls_.clear();
+  }
 }
 
 // Nobody syncs for it any more, so that it would last until its limit.
