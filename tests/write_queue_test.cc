@@ -264,6 +264,16 @@ TEST_F(WriteQueueTest, ATurnThatWasLostIsNotProlonged) {
   EXPECT_TRUE(queue_.TryAcquire(3));
 }
 
+// Nor end it.
+TEST_F(WriteQueueTest, WhoHasLostItsTurnEndsNobodyElses) {
+  ASSERT_TRUE(queue_.AwaitTurn(1, WriteQueue::kFirst, clock_.NowNanos(), true));
+  clock_.Advance(kTurn);
+  ASSERT_TRUE(queue_.AwaitTurn(2, queue_.NewTicket(), clock_.NowNanos(), true)) << "1 is late";
+  queue_.EndTurn(1);
+  EXPECT_FALSE(queue_.TryAcquire(3));
+  EXPECT_TRUE(queue_.TryAcquire(2));
+}
+
 // ---- Many threads ----
 
 TEST_F(WriteQueueTest, NoWakeUpIsLost) { ShareALock(&queue_, Scaled(5'000), &clock_); }
