@@ -111,6 +111,15 @@ TEST_F(FlusherTest, AFailureIsCounted) {
   EXPECT_EQ(flusher_.errors(), 1u);
 }
 
+TEST_F(FlusherTest, AfterAnAwaitedSyncItWaitsForTheNextThatIsDue) {
+  const Lsn lsn = Write();
+  flusher_.SyncNow();
+  EXPECT_TRUE(BecomesDurable(lsn));
+  Commit(kMillisecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_EQ(log_.calls(), 1u);
+}
+
 // Somebody waits, and hears of it.
 TEST_F(FlusherTest, AFailureOfAnAwaitedSyncIsNotCounted) {
   log_.FailNext(kError);
