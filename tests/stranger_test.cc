@@ -24,6 +24,16 @@ TEST_P(StrangerTest, InTheMiddleOfItsTransaction) {
   ExpectNothingItCommitsIsLost();
 }
 
+// One of us has asked for the lock that it has, in vain: that is no writer of ours.
+TEST_P(StrangerTest, InTheMiddleOfItsTransactionThatOneOfUsWasRefusedFor) {
+  b_.SetBusyTimeout(0);
+  FailACommit([this] {
+    stranger_.ExecOk("BEGIN IMMEDIATE");
+    EXPECT_EQ(b_.Exec("INSERT INTO t VALUES('x')"), SQLITE_BUSY);
+  });
+  ExpectNothingItCommitsIsLost();
+}
+
 // What makes the hole beneath it whole fails at first.
 TEST_P(StrangerTest, TheHoleBeneathItIsNotClosedAtOnce) {
   for (const Op failing : {Op::kWrite, Op::kSync}) {
