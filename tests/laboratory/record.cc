@@ -154,7 +154,8 @@ bool Record::Sync(uint32_t file, bool is_log, uint32_t* errors) {
   if (fails) state.errors++;
   const bool told = *errors != state.errors;
   *errors = state.errors;
-  AppendLocked(Event::kSyncEnd, file, number, fails ? 0 : 1, {}, {});
+  // One that is told of an earlier failure has made nothing durable (ext4_sync_file()).
+  if (fails || !told) AppendLocked(Event::kSyncEnd, file, number, fails ? 0 : 1, {}, {});
   Unlock();
   return !told;
 }

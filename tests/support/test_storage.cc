@@ -196,11 +196,16 @@ int TestStorage::Sync(Handle& handle, int flags) {
   MutexLock lock(mutex_);
   if (handle.tracked) {
     TrackedFile& file = *handle.tracked;
-    file.image.EndSync(mark, rc == SQLITE_OK ? SyncEnd::kDurable : SyncEnd(failed_sync_end_));
-    if (rc != SQLITE_OK) {
+    const bool fails = rc != SQLITE_OK;
+    const bool is_told = !fails && error_per_handle_ && handle.sync_errors_told != file.sync_errors;
+    const SyncEnd end = fails     ? SyncEnd(failed_sync_end_)
+                        : is_told ? SyncEnd::kPending
+                                  : SyncEnd::kDurable;
+    file.image.EndSync(mark, end);
+    if (fails) {
       ++file.sync_errors;
       file.last_sync_error = rc;
-    } else if (error_per_handle_ && handle.sync_errors_told != file.sync_errors) {
+    } else if (is_told) {
       rc = file.last_sync_error;
     }
     handle.sync_errors_told = file.sync_errors;

@@ -158,8 +158,9 @@ class TestStorage {
 
   // Linux tells an error of fdatasync once to each file descriptor that was open
   // when it happened.  With this on, the next otherwise successful sync through
-  // each other handle of the file makes its own writes durable and yet returns
-  // the error.  Off by default.  On, it says so by GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD.
+  // each other handle of the file returns the error, before it has made anything
+  // durable (ext4_sync_file()).  Off by default.  On, it says so by
+  // GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD.
   void SetErrorPerHandle(bool on) { error_per_handle_ = on; }
 
   // ---- The gate ----
