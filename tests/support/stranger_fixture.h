@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 
 #include <atomic>
+#include <cstdint>
 #include <future>
 #include <string>
 #include <thread>
@@ -34,6 +35,20 @@ class StrangerFixture : public ShimTest {
     db.ExecOk("PRAGMA synchronous=FULL");
     db.Int("SELECT count(*) FROM t");
     return db;
+  }
+
+  // A flush of ours fails. If anything were written to the log at `from` or behind, the other
+  // process would do `sql` at that moment.
+  void FailAFlushThatMayNotWrite(int64_t from, const char* sql) {
+    std::atomic<bool> seen{false};
+    storage_.SetObserver([&](const Call& call) {
+      if (call.op != Op::kWrite || call.kind != FileKind::kWal || call.offset < from) return;
+      if (!seen.exchange(true)) stranger_.Exec(sql);
+    });
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_EQ(a_.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
+    EXPECT_FALSE(seen);
+    storage_.SetObserver(nullptr);
   }
 
   // A commit of a_ whose sync fails, while that is under way `meanwhile` happens.
