@@ -1,4 +1,4 @@
-// Base VFSes of every shape, and other shims below and above ours.
+// Base VFSes of every shape. (Other shims: shim_stack_test.cc)
 #include <tuple>
 
 #include "support/passthrough_fixture.h"
@@ -7,19 +7,6 @@
 
 namespace groupcommit::testing {
 namespace {
-
-// Rollback, then WAL, then exclusive locking mode, as far as the base can.
-void UseAll(RecordedSession& s) {
-  s.Open(0, s.path("test.db"));
-  s.Sql(0, std::string("PRAGMA mmap_size=100000;") + kWork);
-  s.Sql(0, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; INSERT INTO t VALUES(7001, 1, 1);");
-  s.Open(1, s.path("test.db"));
-  s.Sql(1, "SELECT count(*) FROM t; INSERT INTO t VALUES(7002, 2, 2); PRAGMA wal_checkpoint;");
-  s.Sql(0, "SELECT count(*) FROM t; INSERT INTO t VALUES(7003, 3, 3);");
-  s.Close(1);
-  s.Sql(0, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;");
-  s.Sql(0, "INSERT INTO t VALUES(7004, datetime('now') > '2020', 4);");
-}
 
 class VersionsTest : public PassthroughTest,
                      public ::testing::WithParamInterface<std::tuple<int, int>> {
@@ -184,6 +171,148 @@ TEST_F(BareVfsTest, WhatTheBaseLacksTheShimLacks) {
   EXPECT_EQ(db.Int("SELECT x FROM t"), 1);
 }
 
+// ---- That opens files in odd ways ----
+
+// Over the storage: opens logs for reading only, or fails although the file has methods by then.
+class OddVfs {
+ public:
+  enum class Open { kLogsReadOnly, kFails };
+  explicit OddVfs(Open open) : vfs_(*(base_ = sqlite3_vfs_find("store"))) {
+    open_ = open;
+    vfs_.pNext = nullptr;
+    vfs_.zName = "odd";
+    vfs_.xOpen = OpenFile;
+    EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
+    EXPECT_EQ(groupcommit_register("over_odd", "odd", 0, nullptr), SQLITE_OK);
+  }
+  ~OddVfs() {
+    EXPECT_EQ(groupcommit_unregister("over_odd"), SQLITE_OK);
+    EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK);
+  }
+
+ private:
+  static int OpenFile(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags,
+                      int* out_flags) {
+    const int rc = base_->xOpen(base_, name, file, flags, out_flags);
+    if (rc != SQLITE_OK) return rc;
+    if (open_ == Open::kFails) return SQLITE_CANTOPEN_CONVPATH;
+    if ((flags & SQLITE_OPEN_WAL) != 0) {
+      *out_flags = (*out_flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
+    }
+    return SQLITE_OK;
+  }
+
+  static inline sqlite3_vfs* base_ = nullptr;
+  static inline Open open_;
+  sqlite3_vfs vfs_;
+};
+
+// The storage looks whether a file is left open.
+TEST_F(BaseVfsTest, AFileThatFailsToOpenIsClosedAsSqliteDoes) {
+  OddVfs odd(OddVfs::Open::kFails);
+  TempDir dir;
+  Db db;
+  EXPECT_EQ(db.Open(dir.File("test.db"), "over_odd"), SQLITE_CANTOPEN);
+}
+
+// Nobody can sync it, nor need anybody who only reads what others have committed.
+TEST_F(BaseVfsTest, ALogThatIsReadOnly) {
+  OddVfs odd(OddVfs::Open::kLogsReadOnly);
+  TempDir dir;
+  Db stranger(dir.File("test.db"), "store");
+  stranger.ExecOk("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; CREATE TABLE t(x)");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  Db db(dir.File("test.db"), "over_odd");
+  EXPECT_EQ(db.Int("SELECT count(*) FROM t"), 0);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES(1)"), SQLITE_READONLY);
+}
+
+// ---- With files that have other functions ----
+
+// Over SQLite's own. `edit` changes the functions of each file.
+class EditedVfs {
+ public:
+  using Edit = void (*)(sqlite3_io_methods*);
+  explicit EditedVfs(Edit edit) : vfs_(*(base_ = sqlite3_vfs_find("unix"))) {
+    edit_ = edit;
+    vfs_.pNext = nullptr;
+    vfs_.zName = "edited";
+    vfs_.xOpen = Open;
+    EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
+    EXPECT_EQ(groupcommit_register("over_edited", "edited", 0, nullptr), SQLITE_OK);
+  }
+  ~EditedVfs() {
+    EXPECT_EQ(groupcommit_unregister("over_edited"), SQLITE_OK);
+    EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK);
+  }
+  // Those of a database file, as they were.
+  static const sqlite3_io_methods& unedited() { return unedited_; }
+
+ private:
+  static int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* out_flags) {
+    const int rc = base_->xOpen(base_, name, file, flags, out_flags);
+    if (rc == SQLITE_OK) {
+      const bool is_main = (flags & SQLITE_OPEN_MAIN_DB) != 0;
+      if (is_main) unedited_ = *file->pMethods;
+      sqlite3_io_methods& methods = is_main ? main_ : others_;
+      methods = *file->pMethods;
+      edit_(&methods);
+      file->pMethods = &methods;
+    }
+    return rc;
+  }
+
+  static inline sqlite3_vfs* base_ = nullptr;
+  static inline Edit edit_;
+  static inline sqlite3_io_methods unedited_;
+  static inline sqlite3_io_methods main_;
+  static inline sqlite3_io_methods others_;
+  sqlite3_vfs vfs_;
+};
+
+// os.c: sqlite3OsSectorSize()
+TEST(EditedVfsTest, WithoutASectorSize) {
+  EditedVfs vfs([](sqlite3_io_methods* methods) { methods->xSectorSize = nullptr; });
+  TempDir dir;
+  Db db(dir.File("test.db"), "over_edited");
+  db.ExecOk("CREATE TABLE t(x)");
+  sqlite3_file* file = nullptr;
+  EXPECT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file), SQLITE_OK);
+  EXPECT_EQ(file->pMethods->xSectorSize(file), 4096);
+}
+
+// pager.c: sqlite3PagerWalSupported()
+TEST(EditedVfsTest, OfTheSecondVersionWithoutSharedMemory) {
+  EditedVfs vfs([](sqlite3_io_methods* methods) {
+    methods->iVersion = 2;
+    methods->xShmMap = nullptr;
+    methods->xShmLock = nullptr;
+    methods->xShmBarrier = nullptr;
+    methods->xShmUnmap = nullptr;
+  });
+  TempDir dir;
+  Db db(dir.File("test.db"), "over_edited");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "delete");
+  db.ExecOk("CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+}
+
+// That passes for no shim.
+TEST(EditedVfsTest, ThatSaysYesToWhateverItIsAsked) {
+  EditedVfs vfs([](sqlite3_io_methods* methods) {
+    methods->xFileControl = [](sqlite3_file* file, int op, void* arg) {
+      const int rc = EditedVfs::unedited().xFileControl(file, op, arg);
+      return op == SQLITE_FCNTL_PRAGMA ? rc : SQLITE_OK;
+    };
+  });
+  TempDir dir;
+  Db db(dir.File("test.db"), "over_edited");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+  db.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+  groupcommit_statistics stats{};
+  EXPECT_EQ(groupcommit_stats(db.get(), "main", &stats, sizeof(stats)), SQLITE_OK);
+  EXPECT_EQ(stats.deferred, 1);
+}
+
 // ---- Of a later version than this library knows ----
 
 // It may have functions that we could not forward: SQLite must not look for them in our tables.
@@ -234,89 +363,6 @@ TEST(NewerVfsTest, TheShimOffersTheVersionsThatItKnows) {
     }
   }
   EXPECT_EQ(groupcommit_unregister("over_newer"), SQLITE_OK);
-}
-
-// ---- Other shims ----
-
-std::string VfsName(const Db& db) {
-  char* name = nullptr;
-  EXPECT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_VFSNAME, &name), SQLITE_OK);
-  const std::string text = name != nullptr ? name : "";
-  sqlite3_free(name);
-  return text;
-}
-
-class StackTest : public PassthroughTest {
- protected:
-  // Commits from several threads at once, each of which has to survive a power cut.
-  void CommitAtOnce(const char* vfs) {
-    TempDir dir;
-    std::vector<Db> dbs;
-    for (int i = 0; i < 4; i++) {
-      dbs.emplace_back(dir.File("test.db"), vfs);
-      EXPECT_EQ(dbs.back().Text("PRAGMA journal_mode=WAL"), "wal");
-      dbs.back().ExecOk("PRAGMA synchronous=FULL; CREATE TABLE IF NOT EXISTS t(x)");
-    }
-    std::vector<std::future<void>> writers;
-    for (Db& db : dbs) {
-      writers.push_back(std::async(std::launch::async, [&db] {
-        for (int i = 0; i < 50; i++) db.ExecOk("INSERT INTO t VALUES(1)");
-      }));
-    }
-    for (auto& writer : writers) writer.get();
-    storage_.CutInto(dir.File("cut"));
-    Db cut(dir.File("cut/test.db"));
-    EXPECT_EQ(cut.Int("SELECT count(*) FROM t"), 200);
-    EXPECT_EQ(cut.Text("PRAGMA integrity_check"), "ok");
-    groupcommit_statistics stats{};
-    EXPECT_EQ(groupcommit_stats(dbs[0].get(), "main", &stats, sizeof(stats)), SQLITE_OK);
-    EXPECT_GE(stats.deferred, 200);
-    EXPECT_EQ(stats.pending, 0);
-  }
-};
-
-TEST_F(StackTest, OverAShimOfItsOwnKind) {
-  const groupcommit_policy each_flush{};
-  for (const char* base : {"each", "auto"}) {
-    ASSERT_EQ(groupcommit_register("upper_each", base, 0, &each_flush), SQLITE_OK);
-    ASSERT_EQ(groupcommit_register("upper_auto", base, 0, nullptr), SQLITE_OK);
-    const bool same = std::string(base) == "each";
-    CompareVia("upper_each", UseAll, same ? Calls::kSame : Calls::kSameButLater);
-    CompareVia("upper_auto", UseAll, Calls::kSameButLater);
-    CommitAtOnce("upper_auto");
-    {
-      TempDir dir;
-      Db db(dir.File("test.db"), "upper_auto");
-      EXPECT_EQ(VfsName(db), "groupcommit/groupcommit/unix");
-    }
-    EXPECT_EQ(groupcommit_unregister("upper_each"), SQLITE_OK);
-    EXPECT_EQ(groupcommit_unregister("upper_auto"), SQLITE_OK);
-  }
-}
-
-TEST_F(StackTest, UnderAnotherShim) {
-  PlainVfs upper_each("upper_each", "each");
-  PlainVfs upper_auto("upper_auto", "auto");
-  CompareVia("upper_each", UseAll, Calls::kSame);
-  CompareVia("upper_auto", UseAll, Calls::kSameButLater);
-  CommitAtOnce("upper_auto");
-  TempDir dir;
-  Db db(dir.File("test.db"), "upper_auto");
-  EXPECT_EQ(VfsName(db), "plain/groupcommit/unix");
-  EXPECT_EQ(db.Text("PRAGMA groupcommit_policy"), "auto");
-}
-
-TEST_F(StackTest, OverAnotherShim) {
-  PlainVfs lower("lower", "store");
-  ASSERT_EQ(groupcommit_register("upper", "lower", 0, nullptr), SQLITE_OK);
-  CompareVia("upper", UseAll, Calls::kSameButLater);
-  CommitAtOnce("upper");
-  {
-    TempDir dir;
-    Db db(dir.File("test.db"), "upper");
-    EXPECT_EQ(VfsName(db), "groupcommit/plain/unix");
-  }
-  EXPECT_EQ(groupcommit_unregister("upper"), SQLITE_OK);
 }
 
 }  // namespace

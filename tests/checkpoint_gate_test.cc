@@ -87,6 +87,10 @@ TEST_F(CheckpointGateTest, WhereOneConnectionMakesThemAllNoneIsSkipped) {
   EXPECT_EQ(gate_.OnBegin(2000, kLog, kOne, false), Advice::kHoldWriters);
   gate_.OnBegin(1000, kNextLog, kOne, false);
   EXPECT_EQ(gate_.OnBegin(1001, kNextLog, kOne, false), Advice::kAsStock);
+  BeginByHand(1000);
+  EXPECT_EQ(gate_.OnBegin(1001, kLog, kOne, false), Advice::kAsStock) << "the first was by hand";
+  EXPECT_EQ(gate_.OnBegin(1002, kLog, kOne, false), Advice::kAsStock);
+  EXPECT_EQ(gate_.OnBegin(1003, kLog, kOne + 1, false), Advice::kSkip);
 }
 
 TEST_F(CheckpointGateTest, ANewLogBeginsAnew) {
@@ -119,6 +123,10 @@ TEST_F(CheckpointGateTest, AfterOneThatCopiedAllItIsDueSooner) {
   gate_.OnEnd(2010, true);
   EXPECT_EQ(Begin(2259), Advice::kSkip);
   EXPECT_EQ(Begin(2260), Advice::kHoldWriters);
+  gate_.OnEnd(2270, false);
+  gate_.OnEnd(2530, true);
+  EXPECT_EQ(Begin(2779), Advice::kSkip);
+  EXPECT_EQ(Begin(2780), Advice::kHoldWriters) << "though others were in vain";
 }
 
 TEST_F(CheckpointGateTest, OfAShortLogItIsNotDueForTheSameFramesAgain) {

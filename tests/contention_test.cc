@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <future>
@@ -23,14 +24,26 @@ class ContentionTest : public WriteQueueTest {
   static constexpr int64_t kShort = kMilli / 2;      // not a long time to hold the lock
   static constexpr int64_t kStraggler = kMilli;      // longer than a round waits for one
 
+  ContentionTest() {
+    clock_.SetWhileYielding([this] {
+      while (self != WriteQueue::kNobody && self == aside_) {
+        stands_aside_ = true;
+        std::this_thread::yield();
+      }
+    });
+  }
   // Lets those go that a test which failed has left behind.
-  ~ContentionTest() override { clock_.Advance(2 * kLong); }
+  ~ContentionTest() override {
+    aside_ = WriteQueue::kNobody;
+    clock_.Advance(2 * kLong);
+  }
 
   // Contends in a thread of its own, and has begun to before this returns.
   std::future<bool>& StartContender(WriteQueue::Writer writer, uint64_t ticket, int64_t nanos) {
     const int before = contended_.waiting();
     const int64_t deadline = clock_.NowNanos() + nanos;
     turns_.push_back(std::async(std::launch::async, [=, this] {
+      self = writer;
       return contended_.AwaitTurn(writer, ticket, deadline, true);
     }));
     while (contended_.waiting() == before) std::this_thread::yield();
@@ -58,15 +71,26 @@ class ContentionTest : public WriteQueueTest {
     clock_.Advance(nanos);
     contended_.Release(writer);
   }
-  // All of them have looked at the lock. (Each gives way after each look.)
-  void LetThemLook() {
+  // A contender does not look at the lock, until nobody stands aside any more.
+  void LetStandAside(WriteQueue::Writer writer) {
+    stands_aside_ = false;
+    aside_ = writer;
+    while (!stands_aside_) std::this_thread::yield();
+  }
+  void LetNobodyStandAside() { aside_ = WriteQueue::kNobody; }
+  // All others have looked at the lock (each gives way after each look), or one has got through.
+  bool LooksInVain(std::future<bool>& turn) {
     const int64_t enough = clock_.yields() + 1'000;
-    while (clock_.yields() < enough) std::this_thread::yield();
+    while (clock_.yields() < enough && !IsThrough(turn)) std::this_thread::yield();
+    return !IsThrough(turn);
   }
 
   WriteQueue contended_{&clock_, kPatience, WriteQueue::kLateNanos, kOneProcessor};
 
  private:
+  static inline thread_local WriteQueue::Writer self = WriteQueue::kNobody;
+  std::atomic<WriteQueue::Writer> aside_{WriteQueue::kNobody};
+  std::atomic<bool> stands_aside_{false};
   std::deque<std::future<bool>> turns_;
 };
 
@@ -101,7 +125,7 @@ TEST_F(ProcessorTest, ManyLeaveTheLockToTheOneThatReleasedIt) {
   StartContenders(WriteQueue::kCrowd);
   contended_.Release(1);
   clock_.Advance(WriteQueue::kWarmNanos - 1);
-  LetThemLook();
+  EXPECT_TRUE(LooksInVain(others_.front()));
   EXPECT_EQ(Through(), 0);
   EXPECT_TRUE(contended_.TryAcquire(2)) << "is on that processor";
   contended_.Release(2);
@@ -123,8 +147,7 @@ TEST_F(ProcessorTest, ANewcomerDoesSoToo) {
     processor = 1;
     return contended_.TryAcquire(3);
   });
-  LetThemLook();
-  EXPECT_FALSE(IsThrough(newcomer));
+  EXPECT_TRUE(LooksInVain(newcomer));
   ASSERT_TRUE(contended_.TryAcquire(2));
   EXPECT_FALSE(newcomer.get()) << "the lock is held, so it need not wait";
   contended_.Release(2);
@@ -157,20 +180,20 @@ TEST_F(ContentionTest, ATurnThatNobodyTakesIsForTheNextOne) {
 
 // Who comes later does not overtake those that were there at the beginning of a round.
 TEST_F(ContentionTest, ARoundIsForThoseThatWaitedWhenItBegan) {
-  const int rounds = Scaled(300);
-  for (int round = 0; round < rounds; round++) {
-    ASSERT_TRUE(contended_.TryAcquire(1));
-    std::future<bool>* const turns[] = {&StartContender(2), &StartContender(3)};
-    contended_.Release(1);
-    const size_t first = FirstOf(turns);
-    std::future<bool>& late = StartContender(4);
-    TakeAndRelease(2 + first);
-    ASSERT_TRUE(GetsThrough(*turns[1 - first]));
-    ASSERT_FALSE(IsThrough(late)) << round;
-    TakeAndRelease(3 - first);
-    ASSERT_TRUE(GetsThrough(late));
-    TakeAndRelease(4);
-  }
+  ASSERT_TRUE(contended_.TryAcquire(1));
+  std::future<bool>* const turns[] = {&StartContender(2), &StartContender(3)};
+  contended_.Release(1);
+  const size_t first = FirstOf(turns);
+  const WriteQueue::Writer other = 3 - first;
+  std::future<bool>& late = StartContender(4);
+  LetStandAside(other);
+  TakeAndRelease(2 + first);
+  EXPECT_TRUE(LooksInVain(late)) << "the lock is free, but the round is not over";
+  LetNobodyStandAside();
+  EXPECT_TRUE(GetsThrough(*turns[1 - first]));
+  TakeAndRelease(other);
+  EXPECT_TRUE(GetsThrough(late));
+  TakeAndRelease(4);
 }
 
 TEST_F(ContentionTest, WhoLeavesDoesNotHoldUpTheRound) {
@@ -267,7 +290,7 @@ TEST_F(ContentionTest, TheSoonerWhereItsHoldersSleep) {
   for (int i = 0; i < 30; i++) TakeAndRelease(1, kMilli / 5);
   ASSERT_TRUE(contended_.TryAcquire(1));
   std::future<bool>& gives_way = StartContender(2);
-  LetThemLook();
+  EXPECT_TRUE(LooksInVain(gives_way));
   contended_.SetHoldersSleep(true);
   ASSERT_TRUE(clock_.AwaitSleepers(1)) << "it still gives way";
   contended_.Release(1);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <thread>
 #include <vector>
 
 #include "coordinator.h"
@@ -145,6 +146,19 @@ TEST_F(CoordinatorAutoTest, LosesPatienceWhileMoreCome) {
   EXPECT_EQ(log_.call(1).through, 16u);
 }
 
+TEST_F(CoordinatorAutoTest, LosesPatienceWhileItGivesWay) {
+  clock_.SetTooShortToPark(kMillisecond);
+  for (int i = 0; i < 7; i++) Commit();
+  Flight(2, kMillisecond);  // nine in flight, of which one waits
+  const int64_t yields = clock_.yields();
+  while (clock_.yields() < yields + 10) std::this_thread::yield();
+  for (int i = 0; i < 6; i++) Commit();
+  StartWait(Commit()).AwaitParked();
+  clock_.Advance(kMillisecond / 4);
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  EXPECT_EQ(log_.call(1).through, 16u);
+}
+
 TEST_F(CoordinatorAutoTest, StopsWaitingWhenTheOthersHaveGone) {
   Flight(8, kMillisecond);
   clock_.RunFree();
@@ -221,6 +235,14 @@ TEST_F(CoordinatorAutoTest, FollowsTheTimeOfASync) {
   ASSERT_TRUE(clock_.AwaitSleeper());
   EXPECT_LE(clock_.NanosLeft(), sync_nanos);
   log_.SetDuringSync(nullptr);
+}
+
+TEST_F(CoordinatorAutoTest, MakesNothingOfOneLongSync) {
+  for (int i = 0; i < 10; i++) LoneCommit(100 * kMicrosecond);
+  LoneCommit(10'000 * kMillisecond);
+  Flight(3, 100 * kMicrosecond);
+  ASSERT_TRUE(clock_.AwaitSleeper());
+  EXPECT_LE(clock_.NanosLeft(), 100 * kMicrosecond);
 }
 
 }  // namespace

@@ -53,6 +53,22 @@ TEST_F(CoordinatorCountedTest, OneSyncCoversAllThatWereWrittenBefore) {
   EXPECT_EQ(coordinator_.appended(), 0u) << "nobody else waits for them";
 }
 
+// Nor is there anybody to wait for, where no commit is under way.
+TEST_F(CoordinatorCountedTest, TheyHaveNoWindowOfTheirOwn) {
+  log_.SetDuringSync([this] { clock_.Advance(kMillisecond); });
+  Lsn written = 0;
+  for (const FlushPolicy& policy :
+       {FlushPolicy{}, FlushPolicy::Interval(1000), FlushPolicy::Auto()}) {
+    coordinator_.SetPolicy(policy);
+    EXPECT_EQ(Wait(Commit()), 0);  // which tells how long a sync takes
+    written++;
+    const Lsn counted = Count();
+    EXPECT_EQ(WaitSynced(counted, ++written), 0);
+  }
+  EXPECT_EQ(log_.calls(), 6u);
+  EXPECT_EQ(clock_.waits(), 0);
+}
+
 TEST_F(CoordinatorCountedTest, ASyncDoesNotCoverWhatIsWrittenWhileItRuns) {
   log_.HoldSyncs();
   BackgroundCall& leader = StartWaitSynced(Count());

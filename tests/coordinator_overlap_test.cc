@@ -12,7 +12,24 @@ namespace {
 constexpr int kError = 1034;
 constexpr int kOtherError = 10;
 
-class CoordinatorOverlapTest : public CoordinatorFixture {};
+class CoordinatorOverlapTest : public CoordinatorFixture {
+ protected:
+  // It is under way when this returns. REQUIRES: syncs are held.
+  BackgroundCall& BeginSyncNow() {
+    const size_t calls = log_.calls();
+    BackgroundCall& call = StartSyncNow();
+    EXPECT_TRUE(log_.AwaitCalls(calls + 1));
+    return call;
+  }
+  // Two syncs, of which the second one fails. Returns the first one, number 0, which is still held.
+  BackgroundCall& BeginSyncBesideAFailure() {
+    BackgroundCall& good = BeginSyncNow();
+    BackgroundCall& bad = BeginSyncNow();
+    log_.Finish(1, kError);
+    EXPECT_EQ(bad.Result(), kError);
+    return good;
+  }
+};
 
 // The leader's sync serves nobody, as another one has failed meanwhile, but a follower that came
 // after Resume() must neither be failed with the old ones nor be served by the old sync.
@@ -24,8 +41,7 @@ TEST_F(CoordinatorOverlapTest, ANewWaiterBehindAnOldSync) {
     ASSERT_TRUE(log_.AwaitCalls(calls + 1));
     BackgroundCall& old_follower = StartWait(Commit());
     old_follower.AwaitParked();
-    BackgroundCall& sync_now = StartSyncNow();
-    ASSERT_TRUE(log_.AwaitCalls(calls + 2));
+    BackgroundCall& sync_now = BeginSyncNow();
     log_.Finish(calls + 1, kError);
     EXPECT_EQ(sync_now.Result(), kError);
     EXPECT_EQ(old_follower.Result(), kError);
@@ -54,12 +70,7 @@ TEST_F(CoordinatorOverlapTest, ANewWaiterBehindAnOldSync) {
 TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailurePublishesNothing) {
   log_.HoldSyncs();
   Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
+  BackgroundCall& good = BeginSyncBesideAFailure();
   log_.Finish(0);
   EXPECT_EQ(good.Result(), kError);
   EXPECT_EQ(coordinator_.durable(), 0u);
@@ -69,12 +80,7 @@ TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailurePublishesNothing) {
 TEST_F(CoordinatorOverlapTest, NorDoesOneThatEndsAfterResume) {
   log_.HoldSyncs();
   Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
+  BackgroundCall& good = BeginSyncBesideAFailure();
   Recover();
   const Lsn lsn = Commit();
   log_.Finish(0);
@@ -89,12 +95,7 @@ TEST_F(CoordinatorOverlapTest, NorDoesOneThatEndsAfterResume) {
 // Nor when nothing is pending: it may be the caller's own bytes that are lost, a header's.
 TEST_F(CoordinatorOverlapTest, NorDoesOneForWhichNothingWasPending) {
   log_.HoldSyncs();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
+  BackgroundCall& good = BeginSyncBesideAFailure();
   Recover();
   const Lsn lsn = Commit();  // begun after the failure
   log_.Finish(0);
@@ -108,12 +109,7 @@ TEST_F(CoordinatorOverlapTest, NorDoesOneForWhichNothingWasPending) {
 TEST_F(CoordinatorOverlapTest, TheTailStandsStillInTheStateOfFailure) {
   log_.HoldSyncs();
   Commit();
-  BackgroundCall& old = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
+  BackgroundCall& old = BeginSyncBesideAFailure();
   Recover();
   BackgroundCall& leader = StartWait(Commit());
   ASSERT_TRUE(log_.AwaitCalls(3));
@@ -130,12 +126,7 @@ TEST_F(CoordinatorOverlapTest, TheTailStandsStillInTheStateOfFailure) {
 TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailureIsNoBatch) {
   log_.HoldSyncs();
   Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
-  log_.Finish(1, kError);
-  EXPECT_EQ(bad.Result(), kError);
+  BackgroundCall& good = BeginSyncBesideAFailure();
   log_.Finish(0);
   EXPECT_EQ(good.Result(), kError);
   EXPECT_EQ(stats_.syncs.Get(), 2);
@@ -146,13 +137,11 @@ TEST_F(CoordinatorOverlapTest, ASuccessThatOverlapsAFailureIsNoBatch) {
 TEST_F(CoordinatorOverlapTest, ASuccessThatEndedBeforeTheOtherBeganStands) {
   log_.HoldSyncs();
   const Lsn first = Commit();
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& good = BeginSyncNow();
   log_.Finish(0);
   EXPECT_EQ(good.Result(), 0);
   const Lsn second = Commit();
-  BackgroundCall& bad = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
+  BackgroundCall& bad = BeginSyncNow();
   log_.Finish(1, kError);
   EXPECT_EQ(bad.Result(), kError);
   EXPECT_EQ(Wait(first), 0);
@@ -167,8 +156,7 @@ TEST_F(CoordinatorOverlapTest, ASuccessIsNoneBeforeTheOthersHaveEnded) {
   for (int outcome : {0, kError}) {
     const size_t calls = log_.calls();
     log_.HoldSyncs();
-    BackgroundCall& other = StartSyncNow();
-    ASSERT_TRUE(log_.AwaitCalls(calls + 1));
+    BackgroundCall& other = BeginSyncNow();
     const Lsn lsn = Commit();
     BackgroundCall& leader = StartWait(lsn);
     ASSERT_TRUE(log_.AwaitCalls(calls + 2));
@@ -187,14 +175,11 @@ TEST_F(CoordinatorOverlapTest, ASuccessIsNoneBeforeTheOthersHaveEnded) {
 // At any moment one may be under way.
 TEST_F(CoordinatorOverlapTest, ASuccessDoesNotWaitForSyncsThatBeginLater) {
   log_.HoldSyncs();
-  BackgroundCall& other = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& good = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
+  BackgroundCall& other = BeginSyncNow();
+  BackgroundCall& good = BeginSyncNow();
   log_.Finish(1);
   AwaitOverlapping(good, 1);
-  StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(3));
+  BeginSyncNow();
   log_.Finish(0);
   EXPECT_EQ(good.Result(), 0);
   EXPECT_FALSE(other.returned()) << "it overlaps the last one";
@@ -204,8 +189,7 @@ TEST_F(CoordinatorOverlapTest, TheFirstErrorCountsUntilResume) {
   log_.HoldSyncs();
   BackgroundCall& leader = StartWait(Commit());
   ASSERT_TRUE(log_.AwaitCalls(1));
-  BackgroundCall& sync_now = StartSyncNow();
-  ASSERT_TRUE(log_.AwaitCalls(2));
+  BackgroundCall& sync_now = BeginSyncNow();
   log_.Finish(1, kError);
   EXPECT_EQ(sync_now.Result(), kError);
   log_.Finish(0, kOtherError);

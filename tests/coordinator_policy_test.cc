@@ -120,6 +120,19 @@ TEST_F(CoordinatorPolicyTest, WhoHasKeptTheWindowFollows) {
 }
 
 // It is told while it still dozes until the end of a window that is none any more.
+// Somebody completes the company, or the time is up, just when the keeper is about to look.
+TEST_F(CoordinatorPolicyTest, WhoIsServedBeforeTakingTheMutexKeepsNoWindow) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1000, 2));
+  clock_.SetMeanwhile([this] {
+    EXPECT_EQ(Wait(Commit()), 0);
+    clock_.Advance(1000 * kMicrosecond);
+  });
+  EXPECT_EQ(Wait(Commit()), 0);
+  EXPECT_EQ(log_.calls(), 1u);
+  EXPECT_EQ(stats_.windows_filled.Get(), 1);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
 TEST_F(CoordinatorPolicyTest, WhoHasKeptTheWindowIsServedBeforeItsEnd) {
   coordinator_.SetPolicy(FlushPolicy::Group(1000, 2));
   for (int error : {0, 5}) {
@@ -190,6 +203,29 @@ TEST_F(CoordinatorPolicyTest, ANewPolicyTakesEffectInAWindow) {
     coordinator_.SetPolicy(policy);
     EXPECT_EQ(leader.Result(), 0) << "policy " << static_cast<int>(policy.kind);
     EXPECT_EQ(coordinator_.durable(), last);
+  }
+}
+
+// Who has kept the window is to lead, and may take its time to wake up.
+TEST_F(CoordinatorPolicyTest, ANewPolicyAppointsOneLeader) {
+  for (size_t round = 0; round < 20; round++) {
+    coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 64));
+    log_.StopHolding();
+    BackgroundCall& keeper = StartWait(Commit());
+    ASSERT_TRUE(KeepsWaiting());
+    log_.HoldSyncs();
+    const Lsn last = Commit();
+    BackgroundCall& next = calls_.emplace_back([this, last] {
+      coordinator_.SetPolicy(FlushPolicy{});
+      return Wait(last);
+    });
+    ASSERT_TRUE(log_.AwaitCalls(round + 1));
+    next.AwaitParked();
+    keeper.AwaitParked();
+    ASSERT_EQ(log_.calls(), round + 1) << "one leads";
+    log_.Finish(round);
+    EXPECT_EQ(keeper.Result(), 0);
+    EXPECT_EQ(next.Result(), 0);
   }
 }
 

@@ -110,6 +110,19 @@ TEST_F(DeferralTest, ACommitWithFullSyncFlagsGetsThem) {
             0);
 }
 
+TEST_F(DeferralTest, SoDoesOneThatIsLeftToAFlush) {
+  Db db = OpenWithTable();
+  db.ExecOk(
+      "PRAGMA fullfsync=ON; PRAGMA groupcommit_policy='interval(max_delay_us=10000000)';"
+      "INSERT INTO t VALUES('x'); PRAGMA fullfsync=OFF");
+  CallTrace trace(&storage_);
+  db.ExecOk("PRAGMA groupcommit_flush");
+  EXPECT_GE(trace.IndexOf([](const Call& call) {
+    return IsWalSync(call) && (call.flags & 0x0f) == SQLITE_SYNC_FULL;
+  }),
+            0);
+}
+
 TEST_F(DeferralTest, ASyncAtOnceGetsTheFlagsThatSqliteAsksFor) {
   Db db = OpenWithTable();
   db.ExecOk("PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON");
@@ -207,6 +220,27 @@ TEST_F(DeferralTest, ATemporaryDatabaseThatHasBeenUsedIsNoReason) {
   ExpectDeferred(db, "BEGIN IMMEDIATE; INSERT INTO t VALUES(1); COMMIT");
   db.ExecOk("PRAGMA temp.table_info(t)");
   ExpectDeferred(db, "BEGIN IMMEDIATE; INSERT INTO t VALUES(2); COMMIT");
+}
+
+// So many that the places of some in the table of MainFile are the same, and all of them open
+// before the first log is.
+TEST_F(DeferralTest, EachLogIsThatOfItsOwnConnection) {
+  constexpr int kMany = 300;
+  Db first = OpenWithTable();
+  std::vector<Db> all;
+  for (int i = 0; i < kMany; i++) all.emplace_back(path(), "gc");
+  for (Db& db : all) {
+    db.ExecOk("PRAGMA wal_autocheckpoint=0");
+    ExpectDeferred(db, "INSERT INTO t VALUES(1)");
+  }
+}
+
+// As where a VFS above does not pass it on.
+TEST_F(DeferralTest, WhereItIsNotKnownWhatElseIsWrittenNothingIsDeferred) {
+  Db db = OpenWithTable();
+  sqlite3* nobody = nullptr;
+  sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_PDB, &nobody);
+  ExpectAtOnce(db, "INSERT INTO t VALUES(1)");
 }
 
 // wal.c: walRewriteChecksums() writes frame headers again after the commit frame.
@@ -315,6 +349,14 @@ TEST_F(DeferralTest, ACommitWithoutASyncStaysWithoutOne) {
   }
   db.ExecOk("PRAGMA synchronous=EXTRA");
   ExpectDeferred(db, "INSERT INTO t VALUES('x')");
+}
+
+// The wal-index has several regions then; its header is in the first one.
+TEST_F(DeferralTest, ALongLogIsNoReason) {
+  Db(path(), "unix").ExecOk("PRAGMA page_size=512; CREATE TABLE t(x)");
+  Db db = OpenWal();
+  db.ExecOk("PRAGMA wal_autocheckpoint=0; INSERT INTO t VALUES(zeroblob(3000000))");
+  ExpectDeferred(db, "INSERT INTO t VALUES(1)");
 }
 
 TEST_F(DeferralTest, EveryPageSize) {

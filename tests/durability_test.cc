@@ -4,6 +4,8 @@
 
 #include <thread>
 
+#include "support/coordinator_fixture.h"
+#include "support/queue_of.h"
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
@@ -153,6 +155,38 @@ TEST_F(DurabilityTest, ANormalCommitWaitsForThePendingOnesBeneath) {
   EXPECT_EQ(on_top.get(), SQLITE_OK);
 }
 
+// Else one that has the lock before its snapshot could load a schema that is taken back.
+TEST_F(DurabilityTest, ASchemaChangeOnTopOfPendingOnesKeepsWritersOut) {
+  Db full = OpenWithTable();
+  Db normal = OpenWithTable();
+  Db observer(path(), "gc");
+  normal.ExecOk("PRAGMA synchronous=NORMAL; SELECT * FROM sqlite_schema");
+  std::future<int> beneath = ExecUntilSync(full, "INSERT INTO t VALUES('full')");
+  std::future<int> on_top = ExecAsync(normal, "CREATE TABLE u(x)");
+  ExpectToWait(on_top, observer, 2);
+  EXPECT_FALSE(QueueOf(observer).TryAcquire(kSomebody));
+  FailHeldSync();
+  EXPECT_EQ(beneath.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(on_top.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(observer.Exec("INSERT INTO u VALUES('of no table')"), SQLITE_ERROR);
+}
+
+// But rows are for the next one to build on: it shares the sync.
+TEST_F(DurabilityTest, ANormalCommitOnTopOfPendingOnesLetsWritersIn) {
+  Db full = OpenWithTable();
+  Db normal = OpenWithTable();
+  Db observer(path(), "gc");
+  normal.ExecOk("PRAGMA synchronous=NORMAL; SELECT * FROM t");
+  std::future<int> beneath = ExecUntilSync(full, "INSERT INTO t VALUES('full')");
+  std::future<int> on_top = ExecAsync(normal, "INSERT INTO t VALUES('normal')");
+  ExpectToWait(on_top, observer, 2);
+  EXPECT_TRUE(QueueOf(observer).TryAcquire(kSomebody));
+  QueueOf(observer).Release(kSomebody);
+  storage_.OpenGate();
+  EXPECT_EQ(beneath.get(), SQLITE_OK);
+  EXPECT_EQ(on_top.get(), SQLITE_OK);
+}
+
 // Frames that are found in the log at the first open may not be durable: whoever wrote them may
 // have been killed before its sync.
 TEST_F(DurabilityTest, FramesFoundAtTheFirstOpenAreSyncedBeforeAReaderSeesThem) {
@@ -180,6 +214,29 @@ TEST_F(DurabilityTest, FramesFoundAtTheFirstOpenAreSyncedBeforeAReaderSeesThem) 
 
 // When the file is replaced under open connections, newcomers at the same path are another
 // database.
+// Whoever opens the log later finds frames of which it is known whether they are durable.
+TEST_F(DurabilityTest, OnlyTheFirstToOpenTheLogFindsAnything) {
+  Db first = OpenWithTable();
+  const int64_t syncs = WalSyncs();
+  Db second(path(), "gc");
+  EXPECT_EQ(second.Int("SELECT count(*) FROM t"), 1);
+  EXPECT_EQ(Stats(second).pending, 0);
+  EXPECT_EQ(WalSyncs(), syncs);
+}
+
+// A newcomer's sync goes through the log of another one (Database::SyncOpenLog()).
+TEST_F(DurabilityTest, ALogThatSomebodyElseSyncsIsNotClosedMeanwhile) {
+  Db old = OpenWithTable();
+  Db late = OpenWal();
+  std::future<int> commit = ExecUntilSync(late, "INSERT INTO t VALUES('x')");
+  BackgroundCall close([&old] { return old.Close(); });
+  close.AwaitParked();
+  EXPECT_FALSE(close.returned());
+  storage_.OpenGate();
+  EXPECT_EQ(commit.get(), SQLITE_OK);
+  EXPECT_EQ(close.Result(), SQLITE_OK);
+}
+
 TEST_F(DurabilityTest, AFileThatReplacedAnotherOneSharesNothingWithIt) {
   Db old = OpenWithTable();
   ASSERT_EQ(rename(path().c_str(), path("moved.db").c_str()), 0);

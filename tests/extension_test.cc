@@ -130,6 +130,26 @@ TEST_F(ExtensionInShellTest, ASecondCopy) {
 
 // ---- By sqlite3_load_extension() ----
 
+// The library is unloaded then, and nothing may be left that points into it.
+TEST_F(ExtensionTest, ThatCannotRegisterTheVfsLeavesNothingBehind) {
+  if (sqlite3_vfs_find("groupcommit") != nullptr) GTEST_SKIP() << "it is loaded already";
+  Db db(":memory:");
+  EXPECT_EQ(sqlite3_db_config(db.get(), SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, nullptr),
+            SQLITE_OK);
+  std::vector<sqlite3_vfs*> all;
+  while (sqlite3_vfs* vfs = sqlite3_vfs_find(nullptr)) {
+    all.push_back(vfs);
+    ASSERT_EQ(sqlite3_vfs_unregister(vfs), SQLITE_OK);
+  }
+  char* error = nullptr;
+  EXPECT_EQ(sqlite3_load_extension(db.get(), extension_.c_str(), nullptr, &error), SQLITE_ERROR);
+  EXPECT_NE(std::string(error).find("cannot register the VFS"), std::string::npos) << error;
+  sqlite3_free(error);
+  for (sqlite3_vfs* vfs : all) sqlite3_vfs_register(vfs, vfs == all.front() ? 1 : 0);
+  EXPECT_EQ(db.Exec("SELECT * FROM groupcommit_stats"), SQLITE_ERROR);
+  EXPECT_EQ(Db(":memory:").Exec("SELECT * FROM groupcommit_stats"), SQLITE_ERROR);
+}
+
 // The library that this program is linked with is another copy: the extension's is found by name.
 TEST_F(ExtensionTest, StaysWhenTheConnectionThatLoadedItIsClosed) {
   {
@@ -152,6 +172,18 @@ TEST_F(ExtensionTest, StaysWhenTheConnectionThatLoadedItIsClosed) {
   EXPECT_EQ(other.Int("SELECT deferred FROM groupcommit_stats"), 1);
   EXPECT_EQ(other.Text("SELECT path FROM groupcommit_stats"), dir_.File("a.db"));
 
+  // Loading it again fails, and that does not matter to anybody.
+  Db again(":memory:");
+  EXPECT_EQ(sqlite3_db_config(again.get(), SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, nullptr),
+            SQLITE_OK);
+  const sqlite3_int64 limit = sqlite3_hard_heap_limit64(sqlite3_memory_used());
+  EXPECT_EQ(
+      sqlite3_load_extension(again.get(), extension_.c_str(), "sqlite3_groupcommit_init", nullptr),
+      SQLITE_ERROR);
+  sqlite3_hard_heap_limit64(limit);
+  EXPECT_EQ(Db(":memory:").Int("SELECT deferred FROM groupcommit_stats"), 1);
+  EXPECT_EQ(again.Int("SELECT deferred FROM groupcommit_stats"), 1);
+
   // The other copy leaves it alone.
   EXPECT_EQ(groupcommit_register(nullptr, nullptr, 0, nullptr), SQLITE_ERROR);
   EXPECT_EQ(groupcommit_unregister(nullptr), SQLITE_NOTFOUND);
@@ -163,6 +195,8 @@ TEST_F(ExtensionTest, StaysWhenTheConnectionThatLoadedItIsClosed) {
     EXPECT_EQ(both.Text("PRAGMA journal_mode=WAL"), "wal");
     both.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
     EXPECT_EQ(both.Int("SELECT count(*) FROM t"), 1);
+    EXPECT_EQ(other.Int("SELECT deferred FROM groupcommit_stats WHERE path LIKE '%b.db'"), 1)
+        << "the lower one of two does the work";
   }
   EXPECT_EQ(groupcommit_unregister("linked"), SQLITE_OK);
 }

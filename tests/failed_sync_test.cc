@@ -231,7 +231,7 @@ TEST_F(FailedSyncTest, AFailedCheckpointTakesThePendingCommitsAlong) {
   std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  while (Stats(observer_).fenced == 0 && !checkpoint.returned()) std::this_thread::yield();
   checkpoint.AwaitParked();
   EXPECT_EQ(storage_.HeldSyncs(), 1);
   storage_.OpenGate();
@@ -280,7 +280,7 @@ TEST_F(FailedSyncTest, TheFlushersSyncIsTheLastThatIsUnderWay) {
   a_.ExecOk("INSERT INTO t VALUES('failed')");
   ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
   EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
-  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  while (Stats(observer_).fenced == 0 && !checkpoint.returned()) std::this_thread::yield();
   checkpoint.AwaitParked();
   storage_.OpenGate();
   EXPECT_NE(checkpoint.Result(), SQLITE_OK);
@@ -309,6 +309,26 @@ TEST_F(FailedSyncTest, ASnapshotThatIncludesAFailedCommitIsRefused) {
   EXPECT_EQ(b_.Exec("SELECT count(*) FROM t"), SQLITE_IOERR_FSYNC);
   b_.Exec("ROLLBACK");
   ExpectWorkGoesOn(rows_);
+}
+
+// Whose read lock is gone by then: others change the database file meanwhile.
+TEST_F(FailedSyncTest, ASnapshotThatFailedIsRefusedInTheDatabaseFileToo) {
+  for (const char* mmap : {"PRAGMA mmap_size=0", "PRAGMA mmap_size=1000000"}) {
+    a_.ExecOk(
+        "CREATE TABLE IF NOT EXISTS u(x); DELETE FROM u; INSERT INTO u VALUES('old');"
+        "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES('x')");
+    Db reader = OpenWal();
+    reader.ExecOk(mmap);
+    std::future<int> failing = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
+    reader.ExecOk("BEGIN; SELECT 1 FROM sqlite_schema");
+    FailHeldSync();
+    EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
+    reader.SetBusyTimeout(0);
+    EXPECT_EQ(reader.Exec("INSERT INTO t VALUES('refused')"), SQLITE_BUSY_SNAPSHOT);
+    a_.ExecOk("INSERT INTO t VALUES('x'); UPDATE u SET x='new'; PRAGMA wal_checkpoint");
+    EXPECT_EQ(reader.Exec("SELECT x FROM u WHERE x='new'"), SQLITE_IOERR_FSYNC) << mmap;
+    EXPECT_EQ(reader.Text("SELECT x FROM u"), "new") << "that has ended the transaction";
+  }
 }
 
 TEST_F(FailedSyncTest, ASnapshotFromBeforeTheFailedCommitIsNotDisturbed) {
@@ -358,20 +378,28 @@ TEST_F(FailedSyncTest, ANormalCommitBeneathSurvives) {
 // valid.
 TEST_F(FailedSyncTest, ARetryWithTheSameBytesDoesNotReviveWhatCameAfterIt) {
   Db c = OpenWal();
-  const std::string retried = "UPDATE t SET x='same' WHERE rowid=1";
-  std::future<int> first = ExecUntilSync(a_, retried);
-  std::future<int> second = ExecAsync(c, "UPDATE t SET x='failed' WHERE rowid=2");
-  ExpectToWait(second, observer_, 2);
-  // The first sync covers the first commit only; let it fail, and with it both.
-  FailHeldSync();
-  EXPECT_EQ(first.get(), SQLITE_IOERR_FSYNC);
-  EXPECT_EQ(second.get(), SQLITE_IOERR_FSYNC);
-  a_.ExecOk(retried);
-  const std::string cut = dir_.path() + "/cut";
-  storage_.CutInto(cut, CutMode::kKeepAll);
-  Db db(cut + "/test.db");
-  EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
-  EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x='same'"), 1);
+  for (const bool begins_log : {false, true}) {
+    const std::string same = begins_log ? "'same again'" : "'same'";
+    const std::string retried = "UPDATE t SET x=" + same + " WHERE rowid=1";
+    if (begins_log) a_.ExecOk("PRAGMA wal_checkpoint(TRUNCATE)");  // its header is the same, too
+    std::future<int> first = ExecUntilSync(a_, retried);
+    if (begins_log) {
+      EXPECT_EQ(storage_.ReleaseSyncs(1), 1) << "that of the log's header";
+      ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+    }
+    std::future<int> second = ExecAsync(c, "UPDATE t SET x='failed' WHERE rowid=2");
+    ExpectToWait(second, observer_, 2);
+    // The first sync covers the first commit only; let it fail, and with it both.
+    FailHeldSync();
+    EXPECT_EQ(first.get(), SQLITE_IOERR_FSYNC);
+    EXPECT_EQ(second.get(), SQLITE_IOERR_FSYNC);
+    a_.ExecOk(retried);
+    const std::string cut = dir_.path() + "/cut";
+    storage_.CutInto(cut, CutMode::kKeepAll);
+    Db db(cut + "/test.db");
+    EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+    EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x=" + same), 1);
+  }
 }
 
 // After the log was restarted, what there was before must never come back.

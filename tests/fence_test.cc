@@ -2,6 +2,7 @@
 #include <sqlite3.h>
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -45,14 +46,25 @@ class FenceTest : public FaultTest {
   void SetBackfill(bool all) {
     constexpr int kLastFrame = 4;  // wal.c: WalIndexHdr.mxFrame, WalCkptInfo.nBackfill
     constexpr int kBackfill = 24;
+    volatile uint32_t* words = WalIndex();
+    words[kBackfill] = all ? words[kLastFrame] : 0;
+  }
+
+  // As a process leaves it that dies while it writes the header: the next one recovers the log.
+  void DamageWalIndex() {
+    constexpr int kChecksum = 10;  // wal.c: WalIndexHdr.aCksum
+    volatile uint32_t* words = WalIndex();
+    words[kChecksum] = ~words[kChecksum];
+  }
+
+  volatile uint32_t* WalIndex() {
     sqlite3_file* file = nullptr;
-    ASSERT_EQ(sqlite3_file_control(other_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file),
+    EXPECT_EQ(sqlite3_file_control(other_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file),
               SQLITE_OK);
     other_.Int("SELECT count(*) FROM t");
     void volatile* map = nullptr;
-    ASSERT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
-    auto* words = static_cast<volatile uint32_t*>(map);
-    words[kBackfill] = all ? words[kLastFrame] : 0;
+    EXPECT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
+    return static_cast<volatile uint32_t*>(map);
   }
 
   Db other_;
@@ -165,6 +177,44 @@ TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   ExpectWorkGoesOn();
 }
 
+// Nothing of an earlier failure is left behind: that hole is closed, too, and the reason told
+// again.
+TEST_F(FenceTest, AnotherProcessHasCommittedOnTopAfterAFailureThatHasEnded) {
+  storage_.SetErrorPerHandle(true);
+  const int first = ledger_.Next();
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(first));
+  SetBackfill(true);
+  FailHeldSync();
+  EXPECT_EQ(ledger_.Note(first, commit.get()), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  SetBackfill(false);
+  ExpectWorkGoesOn();
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  LogCapture::Take();
+
+  const int failed = ledger_.Next();
+  commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
+  std::atomic<bool> seen{false};
+  storage_.SetObserver([&](const Call& call) {
+    constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+    if (call.op != Op::kShmLock || call.offset != 0 || call.flags != kRequest) return;
+    if (seen.exchange(true)) return;
+    Db late(path(), "store");  // which is not told
+    late.ExecOk("PRAGMA synchronous=FULL");
+    EXPECT_EQ(Insert(late), SQLITE_OK);
+  });
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  storage_.SetObserver(nullptr);
+  EXPECT_TRUE(seen);
+  EXPECT_NE(LogCapture::Take().message.find("another process has committed on top"),
+            std::string::npos);
+  const std::string cut = dir_.path() + "/cut";
+  storage_.CutInto(cut);
+  ledger_.Note(failed, SQLITE_OK);  // beneath theirs
+  ledger_.ExpectSurvivedIn(cut + "/test.db", false);
+}
+
 // And one of ours on top of theirs, so that the newest header is ours again.
 TEST_F(FenceTest, AnotherProcessHasCommittedInBetween) {
   const int failed = ledger_.Next();
@@ -204,6 +254,40 @@ TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
   ExpectLedger();
 }
 
+// Where it has taken nothing from the cache that it may not: ours, too, as it has been taken back.
+TEST_F(FenceTest, ACacheIsUsedAgainOnceAllIsTakenBack) {
+  const int failed = ledger_.Next();
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(failed));
+  b_.ExecOk("BEGIN IMMEDIATE; SELECT * FROM t");
+  std::future<int> rollback = ExecAsync(b_, "ROLLBACK");
+  ExpectToWait(rollback, observer_, 2);
+  other_.ExecOk("BEGIN; SELECT x FROM u");
+  FailHeldSync();
+  EXPECT_EQ(ledger_.Note(failed, commit.get()), SQLITE_IOERR_FSYNC);
+  rollback.get();
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  ledger_.ExpectIn(b_);
+  other_.ExecOk("COMMIT");
+  ExpectWorkGoesOn();
+}
+
+// What its snapshot did not include then says nothing of the next one.
+TEST_F(FenceTest, OneThatHasReadMeanwhileWaitsForLaterCommits) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  ledger_.ExpectIn(b_);
+  other_.ExecOk("COMMIT");
+  EXPECT_EQ(Insert(c_), SQLITE_OK);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  const int pending = ledger_.Next();
+  std::future<int> commit = ExecUntilSync(a_, Ledger::InsertOf(pending));
+  std::future<int> read = ExecAsync(b_, "SELECT * FROM t");
+  ExpectToWait(read, observer_, 2);
+  storage_.OpenGate();
+  EXPECT_EQ(read.get(), SQLITE_OK);
+  EXPECT_EQ(ledger_.Note(pending, commit.get()), SQLITE_OK);
+  ExpectLedger();
+}
+
 // It ends with the last connection of this process, too, whatever the reader does.
 TEST_F(FenceTest, ClosingWhileAnotherProcessReadsTheFailedCommit) {
   FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
@@ -229,6 +313,100 @@ TEST_F(FenceTest, TheOneThatHoldsItClosesWhileAnotherProcessReadsTheFailedCommit
   a_ = Open();
   ExpectLedger();
   ExpectWorkGoesOn();
+}
+
+// It has got the write lock then, and commits on top of the header that was put back: where the
+// failed frames were there are its own now, for ours to read.
+TEST_F(FenceTest, WhatAnotherProcessCommitsWhereTheFailedCommitWasIsRead) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  other_.ExecOk("COMMIT; PRAGMA synchronous=FULL");
+  for (int i = 0; i < 3; i++) EXPECT_EQ(Insert(other_), SQLITE_OK);
+  other_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  for (Db* db : {&b_, &c_, &observer_}) ledger_.ExpectIn(*db);
+  EXPECT_EQ(Insert(b_), SQLITE_IOERR_FSYNC);
+  other_.ExecOk("COMMIT");
+  a_ = Open();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+// What it writes there is not written again either: it may change meanwhile. (What was left is not
+// whole: the connection that let it go could not write.)
+TEST_F(FenceTest, WhatAnotherProcessWritesWhereTheFailedCommitWasIsLeftAlone) {
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  FailWritesToTheLog();
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  storage_.SetFaultHook(nullptr);
+  other_.ExecOk("COMMIT; PRAGMA cache_size=5");
+  std::atomic<int64_t> end{0};
+  std::atomic<bool> is_ours{false};
+  std::atomic<int> again{0};
+  std::atomic<int> beneath{0};
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kWrite || call.kind != FileKind::kWal) return;
+    if (end == 0) end = call.offset;
+    if (is_ours) ++(call.offset >= end ? again : beneath);
+  });
+  other_.ExecOk("BEGIN IMMEDIATE; INSERT INTO u VALUES(zeroblob(200000))");
+  is_ours = true;
+  EXPECT_EQ(Insert(b_), SQLITE_IOERR_FSYNC);
+  storage_.SetObserver(nullptr);
+  EXPECT_EQ(again, 0);
+  EXPECT_GT(beneath, 0);
+  other_.ExecOk("ROLLBACK");
+  a_ = Open();
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
+// It recovers the log, and finds in it what failed. We do not read that.
+TEST_F(FenceTest, WhatAnotherProcessFindsOfTheFailedCommitIsNotRead) {
+  const int64_t rows = b_.Int("SELECT count(*) FROM t");
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(a_.Close(), SQLITE_OK);
+  other_.ExecOk("COMMIT");
+  DamageWalIndex();
+  other_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), rows + 1);
+  for (Db* db : {&b_, &c_, &observer_}) {
+    EXPECT_EQ(db->Exec("SELECT count(*) FROM t"), SQLITE_IOERR_FSYNC);
+  }
+  other_.ExecOk("ROLLBACK");
+}
+
+// Or the last but one; and whoever writes next builds on no hole, though it is not of ours.
+TEST_F(FenceTest, TheOneOfTwoThatHoldsItClosesWhileAnotherProcessReadsTheFailedCommit) {
+  enum class Next : uint8_t { kOurs, kTheirs, kTheirsInANewLog };
+  for (const Next next : {Next::kOurs, Next::kTheirs, Next::kTheirsInANewLog}) {
+    b_.ExecOk("PRAGMA synchronous=NORMAL");
+    EXPECT_EQ(Insert(b_, false), SQLITE_OK);
+    b_.ExecOk("PRAGMA synchronous=FULL");
+    const int64_t rows = b_.Int("SELECT count(*) FROM t");
+    EXPECT_EQ(c_.Close(), SQLITE_OK);
+    FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+    EXPECT_EQ(observer_.Close(), SQLITE_OK);
+    EXPECT_EQ(a_.Close(), SQLITE_OK);
+    EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), rows + 1) << "its snapshot stays";
+    if (next == Next::kOurs) {
+      EXPECT_EQ(Insert(b_), SQLITE_IOERR_FSYNC);
+    }
+    EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), rows + 1) << "its snapshot stays";
+    other_.ExecOk("COMMIT; PRAGMA synchronous=FULL");
+    if (next == Next::kTheirsInANewLog) {
+      EXPECT_EQ(other_.Int("PRAGMA wal_checkpoint(TRUNCATE)"), 0) << "busy";
+    }
+    if (next != Next::kOurs) {
+      EXPECT_EQ(Insert(other_), SQLITE_OK);
+    }
+    const std::string cut = dir_.path() + "/cut";
+    storage_.CutInto(cut);
+    ledger_.ExpectSurvivedIn(cut + "/test.db", false);
+    for (Db* db : {&a_, &c_, &observer_}) *db = Open();
+    ExpectLedger();
+    ExpectWorkGoesOn();
+  }
 }
 
 // The header that was put back is that of the log before (wal.c: sqlite3WalFrames() draws new salts

@@ -327,6 +327,9 @@ TEST(PolicyInC, FormatIntoBuffersOfAnySize) {
   const int length = static_cast<int>(whole.size());
   EXPECT_EQ(groupcommit_policy_format(&policy, nullptr, 0), length);
   EXPECT_EQ(groupcommit_policy_format(&policy, nullptr, 64), length);
+  char untouched = '#';
+  EXPECT_EQ(groupcommit_policy_format(&policy, &untouched, -1), length);
+  EXPECT_EQ(untouched, '#');
   for (size_t room = 0; room <= 64; room++) {
     std::array<char, 65> buffer;
     buffer.fill('#');

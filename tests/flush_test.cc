@@ -2,6 +2,10 @@
 // groupcommit_flush(), LSNs, and the policy interval.
 #include <sqlite3.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "support/barrier_test.h"
 #include "support/log_capture.h"
 
@@ -116,6 +120,11 @@ TEST_F(FlushTest, WithoutWalItIsRefused) {
   Db memory(":memory:", "gc");
   EXPECT_EQ(Flush(memory), SQLITE_NOTFOUND);
   EXPECT_EQ(groupcommit_flush(nullptr, nullptr), SQLITE_MISUSE);
+  sqlite3_int64 lsn = 0;
+  for (const auto read : {groupcommit_commit_lsn, groupcommit_durable_lsn}) {
+    EXPECT_EQ(read(nullptr, nullptr, &lsn), SQLITE_MISUSE);
+    EXPECT_EQ(read(db.get(), nullptr, nullptr), SQLITE_MISUSE);
+  }
   EXPECT_EQ(groupcommit_flush(db.get(), "nowhere"), SQLITE_ERROR);
 }
 
@@ -218,6 +227,20 @@ TEST_F(FlushTest, AWaitWithALimitEndsThoughTheSyncDoesNot) {
   EXPECT_EQ(RowsAfterPowerCut(), 2);
 }
 
+// Without a log that is open there is nothing that the library's thread could sync.
+TEST_F(FlushTest, WaitingForAWhileOnAConnectionThatHasReadNothing) {
+  Db idle(path(), "gc");
+  Db db = OpenWithTable();
+  sqlite3_db_config(db.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  db.ExecOk("PRAGMA synchronous=NORMAL");
+  Insert(db);
+  const sqlite3_int64 lsn = CommitLsn(db);
+  EXPECT_EQ(db.Close(), SQLITE_OK);
+  EXPECT_LT(DurableLsn(idle), lsn);
+  EXPECT_EQ(Wait(idle, lsn, 30'000), SQLITE_OK);
+  EXPECT_EQ(RowsAfterPowerCut(), 2);
+}
+
 // ---- The policy interval ----
 
 class IntervalTest : public FlushTest {
@@ -252,6 +275,21 @@ TEST_F(IntervalTest, EachCommitIsSyncedInTheEnd) {
     while (DurableLsn(db) < lsn) std::this_thread::yield();
     EXPECT_EQ(RowsAfterPowerCut(), db.Int("SELECT count(*) FROM t")) << set;
   }
+}
+
+// The library's thread goes on for as long as anybody has the log open.
+TEST_F(IntervalTest, AlsoIfAnotherConnectionCloses) {
+  Db db = OpenWithTable();
+  Db other = OpenWithTable();
+  db.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=200000)'");
+  Insert(db);
+  EXPECT_EQ(other.Close(), SQLITE_OK);
+  const sqlite3_int64 lsn = CommitLsn(db);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (DurableLsn(db) < lsn && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_GE(DurableLsn(db), lsn);
 }
 
 TEST_F(IntervalTest, OneSyncForAllThatIsDue) {
@@ -339,6 +377,21 @@ TEST_F(IntervalTest, AFailureElsewhereIsNotToldAgainLater) {
   Insert(db);
   EXPECT_EQ(Wait(db, CommitLsn(db), 1'000'000), SQLITE_OK);
   EXPECT_EQ(Stats(db).background_errors, 0);
+}
+
+// As strong as SQLite would have asked for, of whoever does it.
+TEST_F(IntervalTest, TheSyncHasTheFlagsOfTheCommit) {
+  Db db = OpenWithTable();
+  db.ExecOk(kLater);
+  db.ExecOk("PRAGMA fullfsync=1");
+  Insert(db);
+  std::atomic<int> flags{0};
+  storage_.SetObserver([&flags](const Call& call) {
+    if (call.op == Op::kSync && call.kind == FileKind::kWal) flags = call.flags;
+  });
+  EXPECT_EQ(Wait(db, CommitLsn(db), 1'000'000), SQLITE_OK);
+  EXPECT_EQ(flags & 0x0f, SQLITE_SYNC_FULL);
+  storage_.SetObserver(nullptr);
 }
 
 TEST_F(IntervalTest, TheUriSetsIt) {

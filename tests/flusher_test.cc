@@ -2,6 +2,10 @@
 #include "flusher.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
 
 #include "support/coordinator_fixture.h"
 
@@ -113,7 +117,7 @@ TEST_F(FlusherTest, AFailureIsCounted) {
 
 TEST_F(FlusherTest, AfterAnAwaitedSyncItWaitsForTheNextThatIsDue) {
   const Lsn lsn = Write();
-  flusher_.SyncNow();
+  EXPECT_TRUE(flusher_.SyncNow());
   EXPECT_TRUE(BecomesDurable(lsn));
   Commit(kMillisecond);
   ASSERT_TRUE(clock_.AwaitSleeper());
@@ -124,7 +128,7 @@ TEST_F(FlusherTest, AfterAnAwaitedSyncItWaitsForTheNextThatIsDue) {
 TEST_F(FlusherTest, AFailureOfAnAwaitedSyncIsNotCounted) {
   log_.FailNext(kError);
   const Lsn lsn = Write();
-  flusher_.SyncNow();
+  EXPECT_TRUE(flusher_.SyncNow());
   EXPECT_FALSE(BecomesDurable(lsn));
   flusher_.Stop();
   EXPECT_EQ(flusher_.errors(), 0u);
@@ -156,6 +160,46 @@ TEST_F(FlusherTest, ItCanBeStoppedAndStartedAgain) {
   flusher_.Stop();
   flusher_.Start();
   EXPECT_TRUE(BecomesDurable(Commit(0)));
+}
+
+// They are the application's, and so is the mask of the thread that starts ours.
+TEST_F(FlusherTest, ItHandlesNoSignals) {
+  class Mask final : public Coordinator::Log {
+   public:
+    int Sync(Lsn, Lsn) override {
+      sigset_t blocked;
+      pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+      blocks_sigterm = sigismember(&blocked, SIGTERM) == 1;
+      return 0;
+    }
+    std::atomic<bool> blocks_sigterm{false};
+  } mask;
+  Flusher flusher(&clock_, &coordinator_, &mask);
+  flusher.Start();
+  const Lsn lsn = Write();
+  EXPECT_TRUE(flusher.SyncNow());
+  EXPECT_TRUE(BecomesDurable(lsn));
+  EXPECT_TRUE(mask.blocks_sigterm);
+  EXPECT_EQ(mask.Sync(0, 0), 0);
+  EXPECT_FALSE(mask.blocks_sigterm);
+}
+
+// Who waits has a limit, and would wait for nobody until then.
+TEST_F(FlusherTest, WhatSomebodyWaitsForIsSyncedBeforeItStops) {
+  log_.HoldSyncs();
+  Commit(0);
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  const Lsn lsn = Write();
+  EXPECT_TRUE(flusher_.SyncNow());
+  BackgroundCall& stop = calls_.emplace_back([this] {
+    flusher_.Stop();
+    return 0;
+  });
+  stop.AwaitParked();
+  log_.ReleaseAll();
+  EXPECT_EQ(stop.Result(), 0);
+  EXPECT_EQ(coordinator_.synced(), lsn);
+  EXPECT_FALSE(flusher_.SyncNow()) << "nobody is there any more";
 }
 
 }  // namespace

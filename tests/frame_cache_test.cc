@@ -84,6 +84,32 @@ TEST_F(FrameCacheTest, AChainEndsWhereAHeaderIsNotOurs) {
   EXPECT_EQ(Read(third, 1), 9);
 }
 
+// Another process has recovered the log: its headers have the salts, and numbers that were there.
+TEST_F(FrameCacheTest, AHeaderIsNotToldByItsNumberAlone) {
+  const std::vector<uint8_t> bytes(kHeader + kPage, 1);
+  const auto commit = [&](const FrameCache::State& before, const FrameCache::State& after) {
+    cache_.OnCommit(before, after, {after.change, 1, bytes.data(), kHeader}, kPage);
+  };
+  commit({kSalts, 4, 40}, {kSalts, 5, 50});
+  commit({kSalts, 5, 50}, {kSalts, 6, 60});
+  const FrameCache::Chain chain = cache_.ChainOf({kSalts, 5, 50});
+  ASSERT_NE(chain, 0U);
+  EXPECT_EQ(cache_.ChainOf({kSalts, 6, 60}), chain);
+  EXPECT_EQ(cache_.ChainOf({kSalts, 5, 51}), 0U);
+  EXPECT_EQ(cache_.ChainOf({kSalts, 6, 61}), 0U);
+  commit({kSalts, 6, 61}, {kSalts, 7, 70});
+  EXPECT_EQ(cache_.ChainOf({kSalts, 6, 60}), 0U);
+  EXPECT_NE(cache_.ChainOf({kSalts, 7, 70}), chain);
+}
+
+// A snapshot may be older than what is remembered of the headers.
+TEST_F(FrameCacheTest, AnOldSnapshotReadsTheLog) {
+  constexpr uint32_t kMany = 1000;
+  for (uint32_t change = 1; change <= kMany; change++) Commit(change, change, 1, 1);
+  EXPECT_NE(cache_.ChainOf({kSalts, kMany - 1}), 0U);
+  EXPECT_EQ(cache_.ChainOf({kSalts, 1}), 0U);
+}
+
 TEST_F(FrameCacheTest, AChainHasNoGaps) {
   Commit(5, 1, 1, 1);
   const FrameCache::Chain chain = cache_.ChainOf({kSalts, 5});

@@ -257,6 +257,7 @@ TEST_F(LitestreamReaderTest, NobodyIsHeldUpAgainAndAgain) {
 }
 
 TEST_F(LitestreamReaderTest, TheLogIsNoLongerThanWithStockSqlite) {
+  if (SqliteWaitsInside()) GTEST_SKIP() << "a checkpoint of stock SQLite waits for the reader";
   constexpr int kCommits = 200;
   const int64_t frames = FramesBesideReplica("test.db", "gc", kCommits);
   EXPECT_LE(frames, FramesBesideReplica("stock.db", "store", kCommits));

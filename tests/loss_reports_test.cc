@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -91,6 +92,67 @@ TEST(LossReportsTest, NotBeneathAnotherVfs) {
   other.xOpen = [](sqlite3_vfs*, const char*, sqlite3_file*, int, int*) { return SQLITE_CANTOPEN; };
   const testing::TempDir dir;
   EXPECT_FALSE(EachHandleIsTold(&other, Answering(SQLITE_NOTFOUND, 1).file(), dir.path().c_str()));
+}
+
+// A sysfs with a disk, sda, and a partition of it, sda1.
+class SysfsTest : public ::testing::Test {
+ protected:
+  static constexpr long kBtrfs = BTRFS_SUPER_MAGIC;
+  static constexpr long kExt4 = EXT4_SUPER_MAGIC;
+  static constexpr long kXfs = XFS_SUPER_MAGIC;
+  const dev_t disk_ = makedev(8, 0);
+  const dev_t partition_ = makedev(8, 1);
+
+  void SetUp() override {
+    std::filesystem::create_directories(dir_.path() + "/devices/sda/sda1");
+    std::filesystem::create_directories(dir_.path() + "/dev/block");
+    std::filesystem::create_symlink("../../devices/sda", dir_.path() + "/dev/block/8:0");
+    std::filesystem::create_symlink("../../devices/sda/sda1", dir_.path() + "/dev/block/8:1");
+  }
+  void Put(const std::string& file, const std::string& text) const {
+    const std::filesystem::path path(dir_.path() + file);
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text << "\n";
+  }
+  void SetCache(const std::string& text) const { Put("/devices/sda/queue/write_cache", text); }
+  bool IsTold(long type, dev_t device) const {
+    return DiskTellsEachHandle(type, device, dir_.path().c_str());
+  }
+
+  testing::TempDir dir_;
+};
+
+TEST_F(SysfsTest, OnADiskWithoutAVolatileCache) {
+  EXPECT_FALSE(IsTold(kXfs, disk_)) << "nothing is known";
+  SetCache("write through");
+  EXPECT_TRUE(IsTold(kXfs, disk_));
+  EXPECT_TRUE(IsTold(kXfs, partition_));
+  EXPECT_FALSE(IsTold(kBtrfs, disk_));
+  EXPECT_FALSE(IsTold(kXfs, makedev(8, 2)));
+  SetCache("write back");
+  EXPECT_FALSE(IsTold(kXfs, disk_));
+  EXPECT_FALSE(IsTold(kXfs, partition_));
+}
+
+// The cache that matters is that of the device itself, if it has a queue.
+TEST_F(SysfsTest, OnADiskWithinAnotherOne) {
+  SetCache("write through");
+  Put("/devices/sda/sda1/queue/write_cache", "write back");
+  EXPECT_FALSE(IsTold(kXfs, partition_));
+}
+
+TEST_F(SysfsTest, OnExt4WithAJournal) {
+  SetCache("write through");
+  EXPECT_FALSE(IsTold(kExt4, disk_)) << "ext2, with its own driver";
+  Put("/fs/ext4/sda/journal_task", "<none>");
+  EXPECT_FALSE(IsTold(kExt4, disk_));
+  Put("/fs/ext4/sda/journal_task", "217");
+  EXPECT_TRUE(IsTold(kExt4, disk_));
+  EXPECT_FALSE(IsTold(kExt4, partition_)) << "another file system";
+  Put("/fs/ext4/sda1/journal_task", "218");
+  EXPECT_TRUE(IsTold(kExt4, partition_));
+  SetCache("write back");
+  EXPECT_FALSE(IsTold(kExt4, disk_));
 }
 
 }  // namespace

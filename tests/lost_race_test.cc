@@ -296,6 +296,25 @@ TEST_F(LostRaceTest, SeveralSleepsThatWerePutOffAreMadeUpForByOne) {
   EXPECT_EQ(clock_.NowNanos(), start + 8 * kMilli);
 }
 
+// SQLite's own, which is cut to what is left of the timeout. That of another statement tells
+// nothing.
+TEST_F(LostRaceTest, TheFinalSleepIsShorterThanTheOneBefore) {
+  const auto is_final = [this](int micros) {
+    LostRace::Note(queue_, kLoser, kHere);
+    LostRace::PutOffSleep();
+    EXPECT_TRUE(LostRace::Sleep(micros));
+    EXPECT_TRUE(LostRace::HasPutOffSleep());
+    return LostRace::IsFinalSleep();
+  };
+  EXPECT_FALSE(is_final(1'000));
+  EXPECT_FALSE(is_final(25'000));
+  EXPECT_FALSE(is_final(25'000));
+  EXPECT_TRUE(is_final(24'000));
+  LostRace::OnAcquired(kLoser);
+  LostRace::OnReleased(kLoser);
+  EXPECT_FALSE(is_final(1'000));
+}
+
 TEST_F(LostRaceTest, ASleepThatNeverCameIsNotPutOffForEver) {
   LostRace::Note(queue_, kLoser, kHere);
   LostRace::PutOffSleep();

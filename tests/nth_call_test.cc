@@ -53,7 +53,7 @@ constexpr Setting kSettings[] = {
 class NthCallTest : public ShimTest,
                     public ::testing::WithParamInterface<std::tuple<Setting, Fault>> {
  protected:
-  static constexpr unsigned kHangSeconds = 250;  // one test: all of its runs
+  static constexpr unsigned kHangSeconds = 1000;  // one test: all of its runs
 
   void SetUp() override { alarm(kHangSeconds); }
   void TearDown() override { alarm(0); }

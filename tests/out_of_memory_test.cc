@@ -190,7 +190,7 @@ struct Case {
 
 class OutOfMemoryTest : public ::testing::TestWithParam<Case> {
  protected:
-  static constexpr unsigned kHangSeconds = 250;
+  static constexpr unsigned kHangSeconds = 1000;
 
   void SetUp() override { alarm(kHangSeconds); }
   void TearDown() override { alarm(0); }
@@ -290,6 +290,37 @@ TEST(OutOfMemoryTest, WhenALogIsOpened) {
   }
   EXPECT_GT(refusals, 0);
   EXPECT_EQ(open_logs(), 0);
+  EXPECT_EQ(groupcommit_unregister("gc"), SQLITE_OK);
+}
+
+// Without a row it would pass for one that nobody knows.
+TEST(OutOfMemoryTest, APragmaAnswersOrFails) {
+  const TempDir dir;
+  ASSERT_EQ(groupcommit_register("gc", "unix", 0, nullptr), SQLITE_OK);
+  for (Shortage* shortage : {&of_sqlite, &of_shim}) {
+    for (const char* sql : {"PRAGMA groupcommit_policy", "PRAGMA groupcommit_stats",
+                            "PRAGMA groupcommit_flush", "PRAGMA groupcommit_policy='no policy'"}) {
+      const bool is_wrong = std::string(sql).find('=') != std::string::npos;
+      Db db(dir.File("test.db"), "gc");
+      db.ExecOk("PRAGMA journal_mode=WAL; SELECT * FROM sqlite_schema");
+      for (int n = 1, failed = 1; failed != 0; n++) {
+        int rows = 0;
+        shortage->Begin(n, false);
+        in_sqlite = true;
+        const auto count = [](void* out, int, char**, char**) {
+          ++*static_cast<int*>(out);
+          return 0;
+        };
+        const int rc = sqlite3_exec(db.get(), sql, count, &rows, nullptr) & 0xff;
+        in_sqlite = false;
+        failed = shortage->End() ? 1 : 0;
+        const int expected = is_wrong ? SQLITE_ERROR : SQLITE_OK;
+        EXPECT_TRUE(rc == expected || (rc == SQLITE_NOMEM && failed != 0))
+            << sql << n << ": " << rc;
+        EXPECT_EQ(rows, rc == SQLITE_OK ? 1 : 0) << sql << n;
+      }
+    }
+  }
   EXPECT_EQ(groupcommit_unregister("gc"), SQLITE_OK);
 }
 

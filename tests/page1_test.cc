@@ -65,9 +65,9 @@ TEST_F(Page1Test, NothingIsKnownBeforeARead) {
   EXPECT_TRUE(WriteChangesSchema(page_)) << "and a write is none";
 }
 
-TEST_F(Page1Test, NothingIsKnownAfterARollBack) {
+TEST_F(Page1Test, NothingIsKnownOnceItIsForgotten) {
   Read(page_);
-  page1_.OnRollBack();
+  page1_.Forget();
   EXPECT_TRUE(WriteChangesSchema(page_));
   Read(page_);
   EXPECT_FALSE(WriteChangesSchema(page_));
@@ -79,6 +79,23 @@ TEST_F(Page1Test, APageOfAnotherSizeIsAnotherDatabase) {
   EXPECT_TRUE(WriteChangesSchema(page_));
   Read(Bytes(2 * kPage, 7));
   EXPECT_FALSE(WriteChangesSchema(Bytes(2 * kPage, 7)));
+}
+
+// A snapshot's: one that finds nothing to read has the page in SQLite's cache.
+TEST_F(Page1Test, TheSchemaIsNewIfSomebodyElseHasChangedIt) {
+  const Bytes changed = With(page_, kCookie);
+  Read(page_);
+  EXPECT_FALSE(page1_.schema_is_new()) << "nothing was prepared before";
+  Read(With(page_, kSize));
+  EXPECT_FALSE(page1_.schema_is_new());
+  Read(changed);
+  EXPECT_TRUE(page1_.schema_is_new());
+  page1_.OnSnapshot();
+  Read(changed);
+  EXPECT_FALSE(page1_.schema_is_new());
+  WriteChangesSchema(page_);
+  Read(page_);
+  EXPECT_FALSE(page1_.schema_is_new()) << "it was this connection";
 }
 
 }  // namespace

@@ -195,6 +195,22 @@ TEST_F(PolicySettingsTest, IntervalByUriDoesNotComeToThoseThatAreOpen) {
   EXPECT_EQ(PolicyOf(second), "interval(max_delay_us=5)");
 }
 
+// The database is remembered, and what was said of its policy is not.
+TEST_F(PolicySettingsTest, OfADatabaseThatWasClosedWithAHole) {
+  Db db = OpenWalUri(Uri("flush_policy=on_each_flush"));
+  db.ExecOk("CREATE TABLE t(x); PRAGMA groupcommit_policy=auto");
+  sqlite3_db_config(db.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  storage_.FailSyncs(FileKind::kWal, 1, 100);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  db.Close();
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  ASSERT_EQ(db.Open(Uri("max_batch=4"), "gc"), SQLITE_OK);
+  EXPECT_EQ(Stats(db).fenced, 1) << "it was not remembered";
+  EXPECT_EQ(PolicyOf(db), "group(max_wait_us=1000,max_batch=4)");
+  db.ExecOk("PRAGMA synchronous=FULL; INSERT INTO t VALUES('durable')");
+  EXPECT_EQ(RowsAfterPowerCut(), db.Int("SELECT count(*) FROM t"));
+}
+
 // ---- Precedence ----
 
 TEST_F(PolicySettingsTest, Precedence) {
@@ -256,7 +272,19 @@ TEST_F(PolicySettingsTest, PragmaErrors) {
   }
   EXPECT_EQ(db.Exec("PRAGMA groupcommit_stats=1"), SQLITE_ERROR);
   EXPECT_EQ(db.Error(), "groupcommit_stats takes no value");
+  EXPECT_EQ(db.Exec("PRAGMA groupcommit_flush=1"), SQLITE_ERROR);
+  EXPECT_EQ(db.Error(), "groupcommit_flush takes no value");
   db.ExecOk("INSERT INTO t VALUES('goes on')");
+}
+
+// SQLite ignores pragmas that nobody knows: a commit would pass for one that was flushed.
+TEST_F(PolicySettingsTest, AMisspelledPragmaIsAnError) {
+  Db db = OpenWithTable();
+  for (const char* name : {"groupcommit_flsh", "main.groupcommit_", "GROUPCOMMIT_POLICE=auto"}) {
+    EXPECT_EQ(db.Exec(std::string("PRAGMA ") + name), SQLITE_ERROR) << name;
+    EXPECT_NE(db.Error().find("groupcommit_flush"), std::string::npos) << db.Error();
+  }
+  db.ExecOk("PRAGMA groupcommitflush; PRAGMA group_commit");  // not ours
 }
 
 TEST_F(PolicySettingsTest, PragmasOfAttachedDatabases) {

@@ -4,15 +4,29 @@
 // A child that opens the very file that its parent has open finds what the unix VFS noted of the
 // parent's locks, as with stock SQLite: it must not do so while another thread of the parent holds
 // the write lock, and its own snapshot may be no real lock. exec() is free of that.
+#include <pthread.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <thread>
 
+#include "mutex.h"
+#include "process.h"
+#include "support/patience.h"
 #include "support/processes.h"
 #include "support/shim_test.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
+#endif
+#endif
 
 namespace groupcommit::testing {
 namespace {
@@ -87,6 +101,13 @@ class ForkTest : public ShimTest {
     return commit;
   }
 
+  // One whose sync fails, and that stands still while the handles of the log tell of that.
+  std::future<int> FailAndStandStill() {
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    return CommitAndStandStill(
+        [this](const Call& call) { return call.op == Op::kSync && ++syncs_ == 2; });
+  }
+
   void GoOn() { go_on_ = true; }
 
   // The parent's connections go on working, and so does a process that starts now.
@@ -116,12 +137,15 @@ class ForkTest : public ShimTest {
     EXPECT_EQ(Stats(db).connections, 1);
     EXPECT_EQ(Stats(db).pending, 0);
     EXPECT_EQ(Stats(db).fenced, 0);
+    EXPECT_EQ(groupcommit_stats_table(db.get()), SQLITE_OK);
+    EXPECT_EQ(db.Int("SELECT count(*) FROM groupcommit_stats"), 1);
   }
 
   Db a_;
   Db b_;
   std::atomic<bool> stands_still_{false};
   std::atomic<bool> go_on_{false};
+  std::atomic<int> syncs_{0};
 };
 
 TEST_F(ForkTest, WhileASyncIsInFlight) {
@@ -147,6 +171,51 @@ TEST_F(ForkTest, AndExecWhileASyncIsInFlight) {
   ExpectRows(2 * kCommits + 1);
 }
 
+// The thread that forks, from its handler on, which comes before that of the library.
+std::atomic<pid_t> forking{0};
+std::atomic<bool> forked{false};
+
+void NoteForks() {
+  [[maybe_unused]] static const int noted = pthread_atfork(
+      [] { forking = static_cast<pid_t>(syscall(SYS_gettid)); }, [] { forked = true; }, nullptr);
+  forking = 0;
+  forked = false;
+}
+
+bool Sleeps(pid_t thread) {
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string stat;
+  std::getline(file, stat);
+  const size_t name_end = stat.rfind(')');
+  return name_end != std::string::npos && stat.compare(name_end, 3, ") S") == 0;
+}
+
+// The thread that opens one has the list of all databases locked. Who forks waits for that. (The
+// child leaves SQLite alone: that thread has gone on, and may be inside of one of SQLite's
+// mutexes.)
+TEST_F(ForkTest, WhileADatabaseIsBeingOpened) {
+#ifdef GROUPCOMMIT_TEST_THREAD_SANITIZER
+  GTEST_SKIP() << "its fork() has locks of its own when it calls the handlers";
+#endif
+  NoteForks();
+  storage_.SetObserver([this, parent = getpid()](const Call& call) {
+    const bool is_here = call.op == Op::kFileControl && call.flags == SQLITE_FCNTL_HAS_MOVED;
+    if (getpid() != parent || !is_here || stands_still_) return;
+    stands_still_ = true;
+    while (!forked && (forking == 0 || !Sleeps(forking))) std::this_thread::yield();
+  });
+  std::future<int> opened =
+      std::async(std::launch::async, [this] { return Db().Open(path(), "gc"); });
+  while (!stands_still_ && !IsReady(opened)) std::this_thread::yield();
+  ASSERT_TRUE(stands_still_);
+  ExpectSuccess(StartChild([] {
+    alarm(static_cast<unsigned>(kHangs.count()));
+    MutexLock lock(ProcessMutex());
+  }));
+  EXPECT_EQ(opened.get(), SQLITE_OK);
+  ExpectRows(kCommits);
+}
+
 // The first write after the failed sync is that of the thread that takes the commit back. It holds
 // the fence, and with it the write lock.
 TEST_F(ForkTest, WhileAFailedCommitIsTakenBack) {
@@ -166,6 +235,46 @@ TEST_F(ForkTest, WhileAFailedCommitIsTakenBack) {
   EXPECT_FALSE(IsReady(commit));
   GoOn();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  ExpectRows(kCommits);
+}
+
+// It must not use a connection that it inherited, and yet is not to hang in a mutex that a thread
+// of the parent held: here, that of the list of logs.
+TEST_F(ForkTest, AChildThatReadsThroughAConnectionOfItsParent) {
+  Db idle(path(), "gc");  // it opens the log in the child
+  std::future<int> commit = FailAndStandStill();
+  ExpectSuccess(StartChild([&idle] {
+    EXPECT_EQ(idle.Int("SELECT count(*) FROM t"), kCommits);
+    std::fflush(nullptr);
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }));
+  GoOn();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(idle.Close(), SQLITE_OK);
+  ExpectRows(kCommits);
+}
+
+// Nor is it to close one; and yet it does not hang then either, nor does what it forks off.
+TEST_F(ForkTest, AChildThatClosesConnectionsOfItsParent) {
+  Db idle(path(), "gc");
+  std::future<int> commit = FailAndStandStill();
+  ExpectSuccess(StartChild([this, &idle] {
+    WorkAfresh("other.db");
+    EXPECT_EQ(idle.Close(), SQLITE_OK);
+    EXPECT_EQ(b_.Close(), SQLITE_OK);
+    Db db = OpenWal("other.db");
+    ExpectSuccess(StartChild([this, &db] {
+      EXPECT_EQ(db.Close(), SQLITE_OK);
+      WorkAfresh("third.db");
+    }));
+    Commit(db, 2);
+    EXPECT_EQ(Stats(db).connections, 1);
+    std::fflush(nullptr);
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }));
+  GoOn();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(idle.Close(), SQLITE_OK);
   ExpectRows(kCommits);
 }
 

@@ -96,6 +96,14 @@ TEST(LatencyHistogram, TheMaximumIsExactWhereverItLies) {
   }
 }
 
+TEST(LatencyHistogram, TheMaximumIsRoundedToAMicrosecond) {
+  for (const int64_t half : {-1, 0}) {
+    auto histogram = std::make_unique<LatencyHistogram>();
+    histogram->Record(7 * kNanosPerMicro + kNanosPerMicro / 2 + half);
+    EXPECT_EQ(histogram->Summary().max_us, half == 0 ? 8 : 7);
+  }
+}
+
 TEST(LatencyHistogram, ValuesOutOfRangeAreCounted) {
   auto histogram = std::make_unique<LatencyHistogram>();
   histogram->Record(-1);
@@ -110,6 +118,7 @@ TEST(LatencyHistogram, ValuesOutOfRangeAreCounted) {
   EXPECT_EQ(histogram->Summary().count, 6);
   EXPECT_GE(histogram->Summary().p99_us, ((int64_t{1} << 40) - 1) / kNanosPerMicro)
       << "all from 2^40 ns share the last bucket";
+  EXPECT_GT(histogram->Summary().max_us, int64_t{1} << 40) << "and the longest does not overflow";
 }
 
 TEST(LatencyHistogram, ThreadsRecordAtTheSameTime) {

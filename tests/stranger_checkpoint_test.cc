@@ -65,6 +65,26 @@ TEST_P(StrangersCheckpointTest, TheSnapshotThatKeepsItsCheckpointOutIsTakenAgain
   ExpectItsNextCheckpointCopiesNothingThatFailed(checkpoint);
 }
 
+// It is kept, too, as the log is written again beneath a writer: that could not be done before.
+TEST_P(StrangersCheckpointTest, TheSnapshotThatKeepsItsCheckpointOutIsStillThereAsTheLogIsWhole) {
+  std::future<int> checkpoint = StartItsCheckpoint();
+  Db writer = OpenStranger();
+  storage_.SetFaultHook([&](const Call& call) {
+    if (call.kind != FileKind::kWal) return SQLITE_OK;
+    if (call.op == Op::kWrite) return has_failed_ ? SQLITE_IOERR : SQLITE_OK;
+    if (call.op != Op::kSync || has_failed_.exchange(true)) return SQLITE_OK;
+    writer.ExecOk("BEGIN IMMEDIATE");
+    return SQLITE_IOERR_FSYNC;
+  });
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  storage_.SetFaultHook(nullptr);
+  const int64_t writes = storage_.Counters(FileKind::kWal).writes;
+  EXPECT_EQ(a_.Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
+  EXPECT_GT(storage_.Counters(FileKind::kWal).writes, writes) << "it was not written again";
+  writer.ExecOk("ROLLBACK");
+  ExpectItsNextCheckpointCopiesNothingThatFailed(checkpoint);
+}
+
 // A snapshot that includes the failed commit does not keep it out, whether it ends before that of
 // the commit itself or after it.
 TEST_P(StrangersCheckpointTest, AnotherSnapshotDoesNotKeepItsCheckpointOut) {
@@ -139,6 +159,102 @@ TEST_P(StrangersCheckpointTest, OurCheckpointWithoutSyncsWaitsForTheCommitThatFa
   EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
   CloseOurs();
   EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+}
+
+// ---- Nobody waited for what is lost ----
+
+// A schema change fails before it is published: nothing is to be taken back, and the log is written
+// again at once. What has failed is in it all the same, and must not become durable.
+TEST_P(StrangersCheckpointTest, WhatHasFailedUnpublishedIsCutOff) {
+  Db watch = OpenStranger();
+  std::future<int> checkpoint = StartItsCheckpoint();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("CREATE TABLE failed(x)"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  const std::string cut = dir_.path() + "/cut";
+  storage_.CutInto(cut, CutMode::kDropUnsynced, 0);
+  EXPECT_EQ(Db(cut + "/test.db").Int("SELECT count(*) FROM sqlite_schema WHERE name='failed'"), 0);
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  for (int i = 0; i < 2; i++) watch.Exec("INSERT INTO t VALUES('x')");  // one may be told
+  EXPECT_EQ(watch.Int("SELECT count(*) FROM sqlite_schema WHERE name='failed'"), 0);
+}
+
+class StrangersCheckpointAfterAFlushTest : public StrangerTest {
+ protected:
+  void SetUp() override {
+    StrangerTest::SetUp();
+    FillBig();
+    b_.ExecOk("PRAGMA synchronous=NORMAL");
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, StrangersCheckpointAfterAFlushTest, ::testing::Values(false, true),
+                         [](const auto& test) {
+                           return std::string(test.param ? "EachTold" : "OneTold");
+                         });
+
+// It has the write lock, so that its checkpoint cannot be kept out for long.
+TEST_P(StrangersCheckpointAfterAFlushTest, CopiesNothingThatIsLost) {
+  b_.ExecOk(InsertIntoBig(2'001));
+  stranger_.ExecOk("BEGIN IMMEDIATE");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
+  Db another = OpenStranger();
+  CutDuringACheckpoint(another);
+  stranger_.Exec("ROLLBACK");
+}
+
+// Nor does one that begins while the log is written again.
+TEST_P(StrangersCheckpointAfterAFlushTest, WaitsUntilTheLogIsWhole) {
+  b_.ExecOk(InsertIntoBig(2'001));
+  Db another = OpenStranger();
+  stranger_.ExecOk("BEGIN IMMEDIATE");
+  const auto copied = [this] { return storage_.Counters(FileKind::kMainDb).writes; };
+  const int64_t before = copied();
+  EXPECT_TRUE(FailAFlush(1, [&] {
+    another.Exec("PRAGMA wal_checkpoint(PASSIVE)");
+    EXPECT_EQ(copied(), before);
+  }));
+  stranger_.Exec("ROLLBACK");
+  another.Exec("PRAGMA wal_checkpoint");  // is told, perhaps
+  EXPECT_EQ(another.Int("PRAGMA wal_checkpoint(RESTART)"), 0) << "a lock is left behind";
+}
+
+// It was a sync of the flusher's: whoever of ours comes by closes the hole, whatever he wants.
+TEST_P(StrangersCheckpointAfterAFlushTest, TheFlusherHasFailed) {
+  b_.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=1000)'");
+  stranger_.ExecOk("BEGIN");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  storage_.HoldSyncs(FileKind::kWal);
+  b_.ExecOk(InsertIntoBig(2'001));
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  stranger_.ExecOk("COMMIT; BEGIN IMMEDIATE");
+  storage_.OpenGate();
+  while (Stats(observer_).background_errors == 0) std::this_thread::yield();
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  observer_.Exec("SELECT count(*) FROM t");
+  Db another = OpenStranger();
+  CutDuringACheckpoint(another);
+  stranger_.ExecOk("ROLLBACK");
+}
+
+// And if its checkpoint is under way by then, that one does not have to end first.
+TEST_P(StrangersCheckpointAfterAFlushTest, TheFlusherHasFailedAndItIsUnderWay) {
+  b_.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=1000)'");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  b_.ExecOk(InsertIntoBig(2'001));
+  while (Stats(observer_).background_errors == 0) std::this_thread::yield();
+  Db another = OpenStranger();
+  storage_.HoldSyncs(FileKind::kMainDb);
+  std::future<int> checkpoint = ExecAsync(another, "PRAGMA wal_checkpoint(PASSIVE)");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  observer_.Exec("SELECT count(*) FROM t");
+  for (uint64_t seed = 1; seed <= 10; seed++) AfterPowerCut("x", CutMode::kKeepRandom, seed);
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  EXPECT_GT(Insert(), 0) << "it is kept out for as long as nobody else of ours comes by";
 }
 
 }  // namespace

@@ -34,6 +34,28 @@ TEST_P(StrangerTest, InTheMiddleOfItsTransactionThatOneOfUsWasRefusedFor) {
   ExpectNothingItCommitsIsLost();
 }
 
+// That the hole was closed beneath an earlier one says nothing of the next. Each is closed once.
+TEST_P(StrangerTest, InTheMiddleOfItsTransactionOnceMore) {
+  std::atomic<int> writes{0};  // of the log's header
+  for (int i = 0; i < 2; i++) {
+    writes = 0;
+    FailACommit([&] {
+      stranger_.ExecOk("BEGIN IMMEDIATE");
+      storage_.SetObserver([&writes](const Call& call) {
+        const bool is_log = call.op == Op::kWrite && call.kind == FileKind::kWal;
+        if (is_log && call.offset == 0) ++writes;
+      });
+    });
+    storage_.SetObserver(nullptr);
+    EXPECT_EQ(writes, 1) << i;
+    if (i > 0) break;
+    stranger_.ExecOk("ROLLBACK");
+    observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");  // somebody of ours comes by
+    EXPECT_EQ(Stats(observer_).fenced, 0);
+  }
+  ExpectNothingItCommitsIsLost();
+}
+
 // What makes the hole beneath it whole fails at first.
 TEST_P(StrangerTest, TheHoleBeneathItIsNotClosedAtOnce) {
   for (const Op failing : {Op::kWrite, Op::kSync}) {
@@ -91,24 +113,42 @@ TEST_P(StrangerTest, WhatItHasWrittenIsLeftAlone) {
   EXPECT_EQ(AfterPowerCut("acknowledged"), acknowledged);
 }
 
-// Nor is what it may overwrite at any time: all of the log is in the database file, and nobody of
-// ours has a snapshot.
-TEST_P(StrangerTest, ALogThatItMayStartOverIsLeftAlone) {
+// Nor is it started over beneath what is written again, though all of it is in the database file,
+// and nobody of ours has a snapshot.
+TEST_P(StrangerTest, ALogThatItMayStartOverIsKeptUntilItIsWhole) {
   stranger_.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE");
-  FailAFlushThatMayNotWrite(1, "INSERT INTO t VALUES('its'); COMMIT");
+  EXPECT_TRUE(FailAFlush(1, [this] { CommitOrTryAgain(); }));
+  EXPECT_EQ(AfterPowerCut("acknowledged"), 1);
+  EXPECT_EQ(stranger_.Int("PRAGMA wal_checkpoint(RESTART)"), 0) << "a lock is left behind";
+}
+
+// So nothing is written again where it cannot be kept, as while somebody starts it over.
+TEST_P(StrangerTest, ALogThatCannotBeKeptIsLeftAlone) {
+  stranger_.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE");
+  storage_.SetFaultHook([](const Call& call) {
+    constexpr int kLogReaders = 4;  // WAL_READ_LOCK(1), the first of those that read the log
+    const bool keeps = call.op == Op::kShmLock && call.offset >= kLogReaders &&
+                       call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+    return keeps ? SQLITE_BUSY : SQLITE_OK;
+  });
+  EXPECT_FALSE(FailAFlush(1, [] {}));
+  storage_.SetFaultHook(nullptr);
   stranger_.Exec("ROLLBACK");
 }
 
-// Nor does every snapshot keep the log: not one that goes by the database file alone, as all of the
-// log is in there (wal.c: WAL_READ_LOCK(0), walRestartLog()).
-TEST_P(StrangerTest, ALogThatItMayStartOverUnderASnapshotOfOursIsLeftAlone) {
+// Not every snapshot keeps the log by itself: not one that goes by the database file alone, as all
+// of the log is in there (wal.c: WAL_READ_LOCK(0), walRestartLog()).
+TEST_P(StrangerTest, ALogThatItMayStartOverUnderASnapshotOfOursIsKeptUntilItIsWhole) {
   stranger_.ExecOk("PRAGMA wal_checkpoint; BEGIN IMMEDIATE");
   a_.ExecOk("BEGIN; SELECT count(*) FROM t");
-  FailAFlushThatMayNotWrite(1, "INSERT INTO t VALUES('acknowledged'); COMMIT");
-  a_.Exec("ROLLBACK");
-  stranger_.Exec("ROLLBACK");
-  EXPECT_EQ(AfterPowerCut("acknowledged"),
-            stranger_.Int("SELECT count(*) FROM t WHERE x='acknowledged'"));
+  EXPECT_TRUE(FailAFlush(1, [this] { CommitOrTryAgain(); }));
+  EXPECT_EQ(AfterPowerCut("acknowledged"), 1);
+  // That snapshot is still SQLite's: what it reads is not copied over. (One may be told.)
+  const int64_t copied = storage_.Counters(FileKind::kMainDb).writes;
+  for (int i = 0; i < 2; i++) stranger_.Exec("PRAGMA wal_checkpoint");
+  EXPECT_EQ(storage_.Counters(FileKind::kMainDb).writes, copied);
+  a_.ExecOk("COMMIT");
+  EXPECT_EQ(stranger_.Int("PRAGMA wal_checkpoint(RESTART)"), 0) << "a lock is left behind";
 }
 
 // Nor is what it writes to a log that it has started over: ours was longer.
@@ -122,11 +162,65 @@ TEST_P(StrangerTest, WhatItHasWrittenToALogOfItsOwnIsLeftAlone) {
   });
   stranger_.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES(zeroblob(200000))");
   ASSERT_GT(end, 0);
-  FailAFlushThatMayNotWrite(end, "ROLLBACK; INSERT INTO t VALUES('acknowledged')");
+  EXPECT_FALSE(FailAFlush(
+      end, [this] { stranger_.Exec("ROLLBACK; INSERT INTO t VALUES('acknowledged')"); }));
   a_.Exec("ROLLBACK");
   EXPECT_EQ(AfterPowerCut("acknowledged"),
             stranger_.Int("SELECT count(*) FROM t WHERE x='acknowledged'"));
   stranger_.Exec("ROLLBACK");
+}
+
+// Nor is the header of a log of which nothing is left: it writes one of its own.
+TEST_P(StrangerTest, TheHeaderThatItWritesToAnEmptyLogIsLeftAlone) {
+  a_.ExecOk("PRAGMA wal_checkpoint");
+  Db reader = OpenStranger();
+  std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1);  // that of a new log's header
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  reader.ExecOk("BEGIN; SELECT count(*) FROM t");
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  FailWritesToTheLog();
+  a_.Close();  // keeps it out no longer, nor makes anything whole
+  storage_.SetFaultHook(nullptr);
+  ASSERT_EQ(Stats(observer_).fenced, 1);
+  reader.ExecOk("COMMIT");
+  stranger_.ExecOk("BEGIN IMMEDIATE");
+  std::atomic<bool> seen{false};
+  const auto go_on = [&] {
+    if (!seen.exchange(true)) CommitOrTryAgain();
+  };
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op == Op::kWrite && call.kind == FileKind::kWal) go_on();
+  });
+  b_.Exec("SELECT count(*) FROM t");
+  storage_.SetObserver(nullptr);
+  go_on();
+  EXPECT_EQ(AfterPowerCut("acknowledged"), 1);
+}
+
+// It ends its transaction just as somebody of ours comes by, who finds it over at the second look:
+// then nobody is kept out.
+TEST_P(StrangerTest, ItsTransactionEndsAsSomebodyOfOursComesBy) {
+  a_.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=1)'");
+  stranger_.ExecOk("BEGIN; SELECT count(*) FROM t");
+  storage_.HoldSyncs(FileKind::kWal);
+  a_.ExecOk("INSERT INTO t VALUES('ours')");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  stranger_.ExecOk("COMMIT; BEGIN IMMEDIATE");
+  FailHeldSync();
+  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  int requests = 0;
+  storage_.SetObserver([&](const Call& call) {
+    constexpr int kRequest = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
+    if (call.op != Op::kShmLock || call.offset != 0 || call.flags != kRequest) return;
+    if (++requests == 2) stranger_.ExecOk("ROLLBACK");
+  });
+  b_.Exec("SELECT count(*) FROM t");
+  storage_.SetObserver(nullptr);
+  EXPECT_GE(requests, 2);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  EXPECT_GT(Insert(), 0);
 }
 
 TEST_P(StrangerTest, TheLastOfUsClosesMeanwhile) {
@@ -219,35 +313,23 @@ TEST_P(StrangerTest, TheOneOfUsClosesThatKeepsItOutWhileAnotherOneWrites) {
   AfterPowerCut("x");
 }
 
-// ---- Its own sync fails, and loses what is ours ----
-
-// (Where only the first that asks is told, nobody of ours can know, with stock SQLite neither.)
-class StrangersErrorTest : public StrangerFixture {
- protected:
-  void SetUp() override { Start(true); }
-};
-
-// The next of ours to sync has opened the log after that, and is not told.
-TEST_F(StrangersErrorTest, TheLeadersHandleIsNewerThanTheError) {
-  a_.ExecOk("PRAGMA groupcommit_policy='group(max_wait_us=10000000,max_batch=2)'");
-  std::future<int> first = ExecAsync(a_, "INSERT INTO t VALUES('ours')");
-  ExpectToWait(first, observer_, 1);  // for company
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('its')"), SQLITE_IOERR_FSYNC);
-  Db late = OpenWal();
-  const int second = late.Exec("INSERT INTO t VALUES('ours')");
-  EXPECT_EQ(AfterPowerCut("ours"), (first.get() == SQLITE_OK) + (second == SQLITE_OK));
-}
-
-TEST_F(StrangersErrorTest, TheHandleOfASyncThatIsNotSharedIsNewerThanTheError) {
-  a_.ExecOk("PRAGMA groupcommit_policy='group(max_wait_us=10000000,max_batch=100)'");
-  std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('ours')");
-  ExpectToWait(commit, observer_, 1);
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_EQ(stranger_.Exec("INSERT INTO t VALUES('its')"), SQLITE_IOERR_FSYNC);
-  Db late = OpenWal();
-  late.Exec("CREATE TABLE u(x)");
-  EXPECT_EQ(AfterPowerCut("ours"), commit.get() == SQLITE_OK);
+// Its checkpoint is kept out no longer, and fails in the middle: half of what failed may be in the
+// database file.
+TEST_P(StrangerTest, ItsCheckpointHasBegunToCopyWhatFailed) {
+  FillBig();
+  std::future<int> commit = ExecUntilSync(a_, InsertIntoBig(2'001));
+  b_.ExecOk("BEGIN IMMEDIATE");
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  a_.Close();
+  storage_.FailSyncs(FileKind::kMainDb, 1, 2);
+  for (int i = 0; i < 2; i++)
+    EXPECT_EQ(stranger_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
+  b_.Exec("ROLLBACK");
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  for (Db* db : {&b_, &observer_}) EXPECT_EQ(db->Close(), SQLITE_OK);
+  EXPECT_EQ(stranger_.Text("PRAGMA integrity_check"), "ok");
+  AfterPowerCut("x");
 }
 
 }  // namespace

@@ -143,6 +143,30 @@ TEST_F(SyncOverlapTest, NoticesThatTheDeviceHasChanged) {
   EXPECT_FALSE(Overlaps()) << "short syncs need no trial";
 }
 
+// What has changed once may do so again: it is not as long until the next trial as it was.
+TEST_F(SyncOverlapTest, AfterAChangeTheNextTrialComesSoon) {
+  constexpr int kSoon = SyncOverlap::kShortestPause + SyncOverlap::kTrial;
+  Run(5000, kParallel, kMany);
+  while (Overlaps()) Run(1, kSerial, kMany);
+  Run(SyncOverlap::kTrial, kSerial, kMany);
+  ASSERT_FALSE(Overlaps());
+  Run(kSoon, kParallel, kMany);
+  EXPECT_TRUE(Overlaps());
+  Run(5000, kParallel, kMany);
+  while (Overlaps()) Run(1, {100 * kMicro, 100 * kMicro}, kMany);
+  Run(kSoon, kParallel, kMany);
+  EXPECT_TRUE(Overlaps()) << "syncs were short for a while";
+}
+
+// The device is what it was, but now the processors are what there is too little of.
+TEST_F(SyncOverlapTest, NoticesThatTheLoadHasChanged) {
+  Run(5000, kParallel, kMany);
+  ASSERT_TRUE(Overlaps());
+  Run(SyncOverlap::kLongestPause + 2 * SyncOverlap::kTrial, kParallel,
+      {.in_flight = 32, .apart_nanos = 200 * kMicro});
+  EXPECT_FALSE(Overlaps());
+}
+
 TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
   Run(5000, kParallel, kMany);
   ASSERT_TRUE(Overlaps());
@@ -157,8 +181,36 @@ TEST_F(SyncOverlapTest, OneLongSyncChangesNothing) {
 
 // A trial in which no two syncs met says nothing.
 TEST_F(SyncOverlapTest, ATrialWithoutCompanyIsNone) {
-  for (int i = 0; i < 5000; i++) overlap_.Learn(1, 2 * kMilli, kMany, true);
+  for (int i = 0; i < 5000; i++) {
+    overlapped_ += Overlaps();
+    overlap_.Learn(1, 2 * kMilli, kMany, true);
+  }
+  EXPECT_LT(overlapped_, 10 * SyncOverlap::kTrial) << "it ends all the same";
   Run(SyncOverlap::kTrial, kSerial, kMany);
+  EXPECT_FALSE(Overlaps());
+}
+
+// Nor does one in which next to none did, however fast those were.
+TEST_F(SyncOverlapTest, ATrialTakesAFewThatMet) {
+  for (const int met : {SyncOverlap::kFewest - 1, SyncOverlap::kFewest}) {
+    overlap_ = SyncOverlap();
+    Run(SyncOverlap::kShortestPause, kParallel, kMany);
+    ASSERT_TRUE(Overlaps());
+    for (int i = 0; i < SyncOverlap::kTrial; i++) {
+      overlap_.Learn(i < met ? 2 : 1, kParallel.beside, kMany, true);
+    }
+    EXPECT_EQ(Overlaps(), met == SyncOverlap::kFewest) << met;
+  }
+}
+
+// Then it is the one way of which it is known that it is slow: nothing is gained by an early end.
+TEST_F(SyncOverlapTest, AFewSlowSyncsDoNotEndATrialOfOneAtATime) {
+  Run(5000, kParallel, kMany);
+  ASSERT_TRUE(Overlaps());
+  while (Overlaps()) Run(1, kSerial, kMany);
+  for (int i = 0; i < SyncOverlap::kTrial; i++) {
+    overlap_.Learn(1, i % 4 == 3 ? 4 * kSerial.alone : kSerial.alone, kMany, true);
+  }
   EXPECT_FALSE(Overlaps());
 }
 

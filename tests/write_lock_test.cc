@@ -1,67 +1,20 @@
 // How connections of one process take turns at the write lock, whatever their busy handlers do.
+// (How long they wait: busy_timeout_test.cc.)
 #include <sqlite3.h>
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <future>
-#include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "support/passthrough_fixture.h"
-#include "support/queue_of.h"
 #include "support/scale.h"
-#include "support/shim_test.h"
+#include "support/write_lock_fixture.h"
 
 namespace groupcommit::testing {
 namespace {
-
-using std::chrono::milliseconds;
-
-class WriteLockTest : public ShimTest {
- protected:
-  using Handler = std::function<bool(int)>;
-
-  // As busy handler; it outlives the connection.
-  void SetHandler(Db& db, Handler handler) {
-    handlers_.push_back(std::make_unique<Handler>(std::move(handler)));
-    sqlite3_busy_handler(
-        db.get(), [](void* f, int n) { return static_cast<int>((*static_cast<Handler*>(f))(n)); },
-        handlers_.back().get());
-  }
-
-  // Sleeps as SQLite's own handler does, but for longer.
-  static bool SleepInLine(int) {
-    constexpr int kMinute = 60'000'000;
-    SleepInShim(kMinute);
-    return true;
-  }
-
-  // Sleeps three times, and gives up then.
-  static constexpr milliseconds kEachSleep{50};
-  static bool SleepThreeTimes(int count) {
-    if (count < 3) SleepInShim(static_cast<int>(std::chrono::microseconds(kEachSleep).count()));
-    return count < 3;
-  }
-
-  static void AwaitWaiting(const WriteQueue& queue, int n) {
-    while (queue.waiting() != n) std::this_thread::yield();
-  }
-
-  // A commit of `db` in a thread of its own, which waits in the queue for the lock when this
-  // returns. REQUIRES: somebody holds it; nobody leaves the queue.
-  std::future<int> StartWaiting(Db& db, const std::string& sql) {
-    const WriteQueue& queue = QueueOf(db);
-    const int before = queue.waiting();
-    SetHandler(db, SleepInLine);
-    std::future<int> result = ExecAsync(db, sql);
-    AwaitWaiting(queue, before + 1);
-    return result;
-  }
-
-  std::vector<std::unique_ptr<Handler>> handlers_;
-};
 
 // ---- Busy handlers ----
 
@@ -189,6 +142,36 @@ TEST_F(WriteLockTest, TransactionsThatWriteNothingLockNobodyOut) {
   }
 }
 
+// It would find the schema changed again, where others change it each time before its next turn,
+// and SQLite gives up in the end (SQLITE_SCHEMA).
+TEST_F(WriteLockTest, AStatementThatIsPreparedAnewKeepsItsTurn) {
+  Db writer = OpenWithTable();
+  Db other = OpenWithTable();
+  other.ExecOk("CREATE TABLE u(x)");
+  WriteQueue& queue = QueueOf(writer);
+  std::future<bool> next;
+  std::atomic<bool> has_written{false};
+  storage_.SetObserver([&](const Call& call) {
+    if (call.kind == FileKind::kWal && call.op == Op::kWrite) has_written = true;
+    const bool takes_lock = call.op == Op::kShmLock && call.offset == 0 &&
+                            call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    if (!takes_lock || next.valid()) return;
+    next = std::async(std::launch::async, [&queue, &has_written] {
+      constexpr int64_t kMinuteNanos = 60'000'000'000;
+      const int64_t deadline = queue.clock().NowNanos() + kMinuteNanos;
+      const bool has_turn = queue.AwaitTurn(kSomebody, queue.NewTicket(), deadline, false);
+      const bool is_second = has_written;
+      queue.EndTurn(kSomebody);
+      return has_turn && is_second;
+    });
+    AwaitWaiting(queue, 1);
+  });
+  writer.ExecOk("INSERT INTO t VALUES(1)");
+  storage_.SetObserver(nullptr);
+  ASSERT_TRUE(next.valid());
+  EXPECT_TRUE(next.get()) << "somebody else came first";
+}
+
 // ---- Several locks at a time ----
 
 TEST_F(WriteLockTest, AThreadThatWaitsForItself) {
@@ -243,115 +226,6 @@ TEST_F(WriteLockTest, AttachedDatabases) {
   both.ExecOk("COMMIT");
 }
 
-// ---- How long ----
-
-// Turns that come to nothing must not use the time up: SQLite counts its sleeps.
-TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByTurnsInVain) {
-  constexpr milliseconds kTimeout(150);
-  constexpr WriteQueue::Writer kAnother = ~WriteQueue::Writer{0} >> 1;
-  Db waiter = OpenWithTable();
-  Db holder = OpenWithTable();
-  waiter.SetBusyTimeout(static_cast<int>(kTimeout.count()));
-  // As another process would.
-  std::atomic<int> in_vain{0};
-  storage_.SetFaultHook([&](const Call& call) {
-    const bool wanted = call.op == Op::kShmLock && call.offset == 0 &&
-                        call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
-    if (wanted) in_vain++;
-    return wanted ? SQLITE_BUSY : SQLITE_OK;
-  });
-  const auto start = std::chrono::steady_clock::now();
-  std::future<int> result = ExecAsync(waiter, "INSERT INTO t VALUES(1)");
-  WriteQueue& queue = QueueOf(holder);
-  while (!IsReady(result)) {
-    if (!queue.TryAcquire(kAnother)) continue;
-    for (int i = 0; i < 1000 && queue.waiting() == 0 && !IsReady(result); i++) {
-      std::this_thread::yield();
-    }
-    queue.Release(kAnother);
-  }
-  EXPECT_EQ(result.get(), SQLITE_BUSY);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, kTimeout);
-  EXPECT_GT(in_vain, 3);
-  RecordProperty("milliseconds", std::to_string((std::chrono::steady_clock::now() - start) /
-                                                std::chrono::milliseconds(1)));
-  storage_.SetFaultHook(nullptr);
-  EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_OK);
-}
-
-// The first sleep ends with the turn, and two are left for the other lock.
-TEST_F(WriteLockTest, ATimeoutOverTwoLocksIsNotShortenedByTheFirst) {
-  Db a = OpenWithTable("a.db");
-  Db b = OpenWithTable("b.db");
-  Db both = OpenWithTable("a.db");
-  both.ExecOk("ATTACH '" + path("b.db") + "' AS b");
-  SetHandler(both, SleepThreeTimes);
-  a.ExecOk("BEGIN IMMEDIATE");
-  b.ExecOk("BEGIN IMMEDIATE");
-  const auto start = std::chrono::steady_clock::now();
-  std::future<int> waits = ExecAsync(both, "BEGIN IMMEDIATE");
-  while (QueueOf(a).waiting() == 0 && !IsReady(waits)) std::this_thread::yield();
-  a.ExecOk("COMMIT");
-  EXPECT_EQ(waits.get(), SQLITE_BUSY);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, 3 * kEachSleep);
-  b.ExecOk("COMMIT");
-}
-
-TEST_F(WriteLockTest, ATimeoutForReadersIsNotShortenedByTheWriteLock) {
-  Db writer = OpenWithTable();
-  Db reader = OpenWithTable();
-  Db checkpoint = OpenWithTable();
-  writer.ExecOk("INSERT INTO t VALUES(1)");
-  reader.ExecOk("BEGIN; SELECT * FROM t");
-  SetHandler(checkpoint, SleepThreeTimes);
-  writer.ExecOk("BEGIN IMMEDIATE");
-  const auto start = std::chrono::steady_clock::now();
-  std::future<int> waits = ExecAsync(checkpoint, "PRAGMA wal_checkpoint(RESTART)");
-  while (QueueOf(writer).waiting() == 0 && !IsReady(waits)) std::this_thread::yield();
-  writer.ExecOk("COMMIT");
-  EXPECT_EQ(waits.get(), SQLITE_OK) << "it says by a row that it was busy";
-  EXPECT_GE(std::chrono::steady_clock::now() - start, 3 * kEachSleep);
-  reader.ExecOk("COMMIT");
-}
-
-// Another process commits between each snapshot and the request for the lock.
-TEST_F(WriteLockTest, ABusyTimeoutIsNotShortenedByOldSnapshots) {
-  if (SqliteWaitsInside()) GTEST_SKIP() << "SQLite does not call the busy handler for this";
-  constexpr milliseconds kTimeout(100);
-  Db waiter = OpenWithTable();
-  Db foreign(path(), "unix");
-  foreign.ExecOk("PRAGMA synchronous=OFF");
-  waiter.SetBusyTimeout(static_cast<int>(kTimeout.count()));
-  storage_.SetFaultHook([&foreign](const Call& call) {
-    if (call.op == Op::kShmLock && call.offset == 0 && (call.flags & SQLITE_SHM_LOCK) != 0) {
-      foreign.ExecOk("INSERT INTO t VALUES('foreign')");
-    }
-    return SQLITE_OK;
-  });
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_BUSY);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, kTimeout);
-  storage_.SetFaultHook(nullptr);
-}
-
-// A connection through the same base VFS, as of a process without the shim.
-TEST_F(WriteLockTest, AConnectionThatDoesNotQueueUp) {
-  if (SqliteWaitsInside()) GTEST_SKIP() << "SQLite does not call the busy handler for this";
-  Db waiter = OpenWithTable();
-  const WriteQueue& queue = QueueOf(waiter);
-  Db foreign(path(), "store");
-  foreign.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES('foreign')");
-  waiter.SetBusyTimeout(20);
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(waiter.Exec("INSERT INTO t VALUES(1)"), SQLITE_BUSY);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(20));
-  waiter.SetBusyTimeout(60'000);
-  std::future<int> result = ExecAsync(waiter, "INSERT INTO t VALUES(1)");
-  while (queue.waiting() == 0) std::this_thread::yield();
-  foreign.ExecOk("COMMIT");
-  EXPECT_EQ(result.get(), SQLITE_OK);
-}
-
 TEST_F(WriteLockTest, ClosingWhileOthersWait) {
   Db holder = OpenWithTable();
   std::vector<Db> waiters;
@@ -362,78 +236,6 @@ TEST_F(WriteLockTest, ClosingWhileOthersWait) {
   EXPECT_EQ(holder.Close(), SQLITE_OK);
   for (std::future<int>& result : results) EXPECT_EQ(result.get(), SQLITE_OK);
   EXPECT_EQ(waiters[0].Int("SELECT count(*) FROM t WHERE x='rolled back'"), 0);
-}
-
-// ---- Sleeps that are not for the lock ----
-
-class SleepTest : public WriteLockTest {
- protected:
-  // How much of a sleep of this thread reaches the base VFS.
-  int64_t SleepReaches(int micros) {
-    std::atomic<int64_t> slept{0};
-    storage_.SetObserver([&slept](const Call& call) {
-      if (call.op == Op::kSleep) slept += call.amount;
-    });
-    SleepInShim(micros);
-    storage_.SetObserver(nullptr);
-    return slept;
-  }
-};
-
-TEST_F(SleepTest, OfAThreadThatWasNotRefused) {
-  Db db = OpenWithTable();
-  EXPECT_EQ(SleepReaches(5), 5);
-  db.ExecOk("INSERT INTO t VALUES(1)");
-  EXPECT_EQ(SleepReaches(5), 5);
-  db.ExecOk("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)");
-  EXPECT_EQ(SleepReaches(5), 5);
-  db.ExecOk("ROLLBACK");
-}
-
-TEST_F(SleepTest, OfAThreadThatWasRefusedAndThenReadSomething) {
-  Db holder = OpenWithTable();
-  Db db = OpenWithTable();
-  db.SetBusyTimeout(0);
-  holder.ExecOk("BEGIN IMMEDIATE");
-  EXPECT_EQ(db.Exec("INSERT INTO t VALUES(1)"), SQLITE_BUSY);
-  EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x='none'"), 0);
-  EXPECT_EQ(SleepReaches(5), 5);
-}
-
-// It cannot be told from a busy handler; it ends by itself.
-TEST_F(SleepTest, OfAThreadThatWasJustRefused) {
-  Db holder = OpenWithTable();
-  Db db = OpenWithTable();
-  db.SetBusyTimeout(0);
-  holder.ExecOk("BEGIN IMMEDIATE");
-  EXPECT_EQ(db.Exec("INSERT INTO t VALUES(1)"), SQLITE_BUSY);
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(SleepReaches(5'000), 0);
-  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(5));
-  EXPECT_EQ(SleepReaches(5), 5) << "once";
-}
-
-// A program that polls: BEGIN IMMEDIATE, nothing to do, COMMIT, sqlite3_sleep().
-TEST_F(SleepTest, AfterATransactionThatWroteNothing) {
-  Db db = OpenWithTable();
-  for (const char* sql : {"BEGIN IMMEDIATE; COMMIT", "BEGIN IMMEDIATE; SELECT * FROM t; ROLLBACK",
-                          "DELETE FROM t WHERE x='none'"}) {
-    db.ExecOk(sql);
-    EXPECT_EQ(SleepReaches(5), 5) << sql;
-  }
-}
-
-// It takes the write lock, and not for its snapshot, which is an old one.
-TEST_F(SleepTest, AfterACheckpoint) {
-  Db db = OpenWithTable();
-  Db other = OpenWithTable();
-  for (const char* mode : {"FULL", "RESTART", "TRUNCATE"}) {
-    db.ExecOk("SELECT * FROM t");
-    other.ExecOk("INSERT INTO t VALUES(1)");
-    db.ExecOk(std::string("PRAGMA wal_checkpoint(") + mode + ")");
-    EXPECT_EQ(SleepReaches(5), 5) << mode;
-    EXPECT_FALSE(QueueOf(db).IsKept()) << mode << ": for nobody";
-  }
 }
 
 // ---- A turn that is kept for somebody who has not come yet ----

@@ -40,6 +40,7 @@ int SwitchOn(sqlite3* db, bool make_default, char** error) {
   // It is there when this is called again. sqlite3_shutdown() keeps it, but lets another one become
   // the default.
   sqlite3_vfs* vfs = sqlite3_vfs_find(GROUPCOMMIT_VFS_NAME);
+  const bool was_on = vfs != nullptr;
   // Our table knows nothing of the databases of another copy.
   const bool has_table = vfs == nullptr || IsShim(*vfs);
   const auto add_table = reinterpret_cast<void (*)()>(AddStatsTable);
@@ -47,13 +48,18 @@ int SwitchOn(sqlite3* db, bool make_default, char** error) {
   if (has_table && rc == SQLITE_OK && db != nullptr) rc = groupcommit_stats_table(db);
   if (rc == SQLITE_OK && vfs == nullptr) {
     rc = groupcommit_register(GROUPCOMMIT_VFS_NAME, nullptr, make_default ? 1 : 0, &policy);
-  } else if (rc == SQLITE_OK && make_default) {
-    rc = sqlite3_vfs_register(vfs, 1);
+    // Another thread may have done so meanwhile.
+    if (rc == SQLITE_ERROR) vfs = sqlite3_vfs_find(GROUPCOMMIT_VFS_NAME);
+    if (vfs != nullptr) rc = SQLITE_OK;
   }
+  if (rc == SQLITE_OK && vfs != nullptr && make_default) rc = sqlite3_vfs_register(vfs, 1);
   if (rc != SQLITE_OK) {
-    sqlite3_cancel_auto_extension(add_table);
-    if (db != nullptr) {
-      sqlite3_create_module_v2(db, "groupcommit_stats", nullptr, nullptr, nullptr);
+    // What an earlier call has left stays, as does the extension that it was of.
+    if (!was_on) {
+      sqlite3_cancel_auto_extension(add_table);
+      if (db != nullptr) {
+        sqlite3_create_module_v2(db, "groupcommit_stats", nullptr, nullptr, nullptr);
+      }
     }
     *error = sqlite3_mprintf("cannot register the VFS: %s", sqlite3_errstr(rc));
   }

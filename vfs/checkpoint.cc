@@ -1,5 +1,6 @@
 // Connection: making room for a checkpoint. Why: checkpoint_gate.h.
-#include <cstring>
+#include <atomic>
+#include <thread>
 #include <utility>
 
 #include "connection.h"
@@ -16,14 +17,71 @@ int Connection::BeginCheckpoint() {
                          database_->clock().NowNanos() - committed_at_ < kAtOnceNanos;
   if (Holds(kWriteLock) || sole_user_ || wal_index_ == nullptr) return SQLITE_OK;
   const WalIndexHeader header = Header();
-  uint64_t generation;
-  std::memcpy(&generation, header.salts(), sizeof(generation));
   CheckpointGate& gate = database_->gate();
   const int others = gate.writers().load(std::memory_order_relaxed) - counts_.writers();
   const bool alone = others == 0 && database_->write_queue()->waiting() == 0;
-  checkpoint_ = gate.OnBegin(header.last_frame(), generation, automatic ? writer_ : 0, alone);
+  checkpoint_ =
+      gate.OnBegin(header.last_frame(), header.generation(), automatic ? writer_ : 0, alone);
   // main.c: sqlite3WalDefaultHook() does not mind.
   return checkpoint_ == CheckpointGate::Advice::kSkip ? SQLITE_BUSY : SQLITE_OK;
+}
+
+// Of the header that a checkpoint goes by.
+void Connection::NoteCheckpointedLog() {
+  if (wal_index_ != nullptr) checkpointed_log_ = Header().generation();
+}
+
+// A checkpoint is about to copy pages, for which it has just got WAL_READ_LOCK(0). Has a writer
+// started the log over since it read the header? Before 3.51.3 SQLite does not look: it takes
+// nBackfill, which is 0 by then, for a log of which nothing is in the database file, and marks as
+// copied as many frames as the old one had. The frames of the new one that have a number up to that
+// are never copied then, and no longer read (wal.c: walCheckpoint(), walTryBeginRead()). Nor can a
+// writer start it over from here on, as it holds that lock itself (walRestartLog()). With
+// SQLITE_BUSY the checkpoint ends as it does beside a reader, and there is nothing to do for it.
+bool Connection::IsLogStartedOver(const LockRequest& request) const {
+  const bool copies = request.exclusive() && request.locks() == 1u << kFirstReadLock &&
+                      Holds(kCheckpointLock) && !Holds(kWriteLock) && wal_index_ != nullptr;
+  return copies && checkpointed_log_ != Header().generation();
+}
+
+// Is it the request with which a writer starts the log over? (wal.c: walRestartLog())
+bool Connection::StartsLogOver(const LockRequest& request) const {
+  return request.exclusive() && request.locks() == kLogReadLocks && Holds(kWriteLock) &&
+         !Holds(kCheckpointLock);
+}
+
+// A checkpoint of another process may not look either, and has the checkpoint lock from before it
+// reads the header. So a writer has it, too, while it starts the log over. If it is not to be had
+// the log goes on, as it does beside a reader.
+int Connection::KeepCheckpointsOut() {
+  // Where the fence has it through this file, the base VFS would not say so.
+  if (database_->fence().IsHeldThrough(main_)) return SQLITE_BUSY;
+  database_->starts_over().fetch_add(1, std::memory_order_seq_cst);
+  const int rc = AskBase({Fence::kCheckpointIndex, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE});
+  keeps_checkpoints_out_ = rc == SQLITE_OK;
+  if (rc != SQLITE_OK) database_->starts_over().fetch_add(1, std::memory_order_seq_cst);
+  return rc;
+}
+
+// The request that they were kept out for has been refused, or its locks have been released.
+void Connection::LetCheckpointsIn() {
+  if (!std::exchange(keeps_checkpoints_out_, false)) return;
+  (void)AskBase({Fence::kCheckpointIndex, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE});
+  database_->starts_over().fetch_add(1, std::memory_order_seq_cst);
+}
+
+// To a checkpoint of this process that moment is no reason for SQLITE_BUSY. (But it must not wait
+// for ever for a writer that it keeps from running, as a thread of a higher priority.)
+int Connection::AskBaseForCheckpoint(const LockRequest& request) {
+  constexpr int kMost = 10'000;
+  for (int asked = 1;; asked++) {
+    const uint64_t before = database_->starts_over().load(std::memory_order_seq_cst);
+    const int rc = AskBase(request);
+    const uint64_t after = database_->starts_over().load(std::memory_order_seq_cst);
+    const bool was_free = before % 2 == 0 && before == after;
+    if (rc != SQLITE_BUSY || was_free || asked == kMost) return rc;
+    std::this_thread::yield();
+  }
 }
 
 // It has the lock, and reads the header only after this (wal.c: sqlite3WalCheckpoint()).

@@ -21,10 +21,10 @@ struct LogCommit {
   uint32_t header =
       0;             // position of an entry that may be read before it is durable; 0: there is none
   int strength = 0;  // what its owner asks of the sync, as bits; opaque here
-  bool can_undo = false;   // `before` is known
-  LogState before{};       // how the log looked to everybody before the commit; opaque here
-  uint8_t salts[8]{};      // the generation of the log that it was written to; opaque here
-  Lsn written_before = 0;  // Coordinator::written() of the newest commit beneath it
+  bool can_undo = false;    // `before` is known
+  LogState before{};        // how the log looked to everybody before the commit; opaque here
+  uint64_t generation = 0;  // of the log that it was written to; opaque here
+  Lsn written_before = 0;   // Coordinator::written() of the newest commit beneath it
 };
 
 class CommitLog {

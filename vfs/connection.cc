@@ -35,7 +35,13 @@ int Connection::AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : kC
 
 int Connection::ShmLock(int offset, int n, int flags) {
   const LockRequest request = {offset, n, flags};
-  return (flags & SQLITE_SHM_LOCK) != 0 ? Lock(request) : Unlock(request);
+  if ((flags & SQLITE_SHM_LOCK) == 0) return Unlock(request);
+  const int rc = Lock(request);
+  // A checkpoint that has got its lock reads the header next; a FULL one when it has waited for the
+  // write lock, too, be it in vain (wal.c: sqlite3WalCheckpoint()).
+  const bool may_read_next = (request.locks() & (kCheckpointLock | kWriteLock)) != 0;
+  if (request.exclusive() && may_read_next && Holds(kCheckpointLock)) NoteCheckpointedLog();
+  return rc;
 }
 
 int Connection::Lock(const LockRequest& request) {
@@ -43,11 +49,17 @@ int Connection::Lock(const LockRequest& request) {
   const bool exclusive = request.exclusive();
   int rc = BeforeLock(locks, exclusive);
   if (rc != SQLITE_OK) return rc;
-  rc = AskBaseUntilDeadline(request);
+  if (StartsLogOver(request)) rc = KeepCheckpointsOut();
+  if (rc == SQLITE_OK) rc = AskBaseUntilDeadline(request);
+  if (rc == SQLITE_OK && IsLogStartedOver(request)) {
+    (void)AskBase({request.offset, request.n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE});
+    rc = SQLITE_BUSY;
+  }
   if (rc == SQLITE_OK) {
     OnLocked(locks, exclusive);
   } else {
     OnRefused(locks, exclusive);
+    LetCheckpointsIn();
   }
   return rc;
 }
@@ -58,6 +70,7 @@ int Connection::Unlock(const LockRequest& request) {
   const unsigned released = BeforeUnlock(locks, exclusive);
   // SQLite releases the write lock and its snapshot each by itself, so that it is all or nothing.
   const int rc = released == locks ? AskBase(request) : SQLITE_OK;
+  LetCheckpointsIn();
   AfterUnlock(locks, exclusive);
   return rc;
 }
@@ -95,9 +108,15 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
     stale_cache_ = false;
     return SQLITE_OK;
   }
-  if (!Holds(kWriteLock)) TryRollBack();
+  // It may have been a sync of the flusher's, so that nobody else closes the hole.
+  if (!Holds(kWriteLock) && TryRollBack() == RollBack::kNotYet && !Holds(kCheckpointLock)) {
+    CloseHoleBeneathStranger();
+  }
   if (database_->coordinator().failure() == 0) return SQLITE_OK;
-  if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0) return kCommitFailed;
+  // Once the header has been put back, SQLite finds another one, and drops its cache.
+  if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0 && FailedIsInSight()) {
+    return kCommitFailed;
+  }
   const bool builds_on_log =
       exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
   // A checkpoint that waits for readers would wait for those whose snapshot the fence keeps until
@@ -132,6 +151,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   }
   if (exclusive && locks == kCheckpointLock) CloseGate();
   if (!exclusive || (locks & kWriteLock) == 0) return;
+  database_->writing().fetch_add(1, std::memory_order_relaxed);
   read_error_ = SQLITE_OK;
   const WalIndexHeader header = Header();
   database_->OnWriteLocked(header.words());
@@ -153,18 +173,23 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
 // Returns the locks of `locks` that the base VFS is to release.
 unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
   Coordinator& coordinator = database_->coordinator();
+  // SQLite has recovered the log: its headers count from 0 again (wal.c: walIndexRecover()). One
+  // that has the write lock before its snapshot commits next, and may do so under the old number.
+  if (exclusive && (locks & exclusive_ & kRecoverLock) != 0) header_at_lock_ = Header();
   if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
+    if (Holds(kCheckpointLock)) NoteCheckpointedLog();  // SQLite has recovered it
     // Still under the write lock, so that the header is ours if there was a commit.
     const WalIndexHeader header = Header();
-    database_->OnWriteUnlocking(header.words());
-    if (header.change() == header_at_lock_.change()) {
+    const bool is_commit = header.change() != header_at_lock_.change();
+    database_->OnWriteUnlocking(header.words(), is_commit);
+    if (!is_commit) {
       commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
       deferred_ = false;
       counted_ = 0;
       left_to_flusher_ = false;
       writes_.OnRollBack();
       frames_.Clear();
-      if (writes_.page1_frame() != 0) page1_.OnRollBack();
+      if (writes_.page1_frame() != 0) page1_.Forget();
     } else {
       just_committed_ = true;
       CountCommit();
@@ -173,7 +198,16 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
       // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
       // them. (Where all is durable, the newest one may be an old one that failed.)
       if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
+      // A writer that has the lock before its snapshot does not wait when it loads the schema
+      // (btree.c: sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
+      if (!deferred_ && commit_ != 0 && page1_.schema_may_change()) {
+        (void)coordinator.WaitDurable(commit_, this);  // WaitForCommit() tells of an error
+      }
     }
+    // Before we look for a failure: so that the fence does not take its other lock because we have
+    // this one, and then we give it up; see Fence::Take(). (Sequentially consistent, as the failure
+    // is: of us and of who fails one sees what the other has stored.)
+    database_->writing().fetch_sub(1, std::memory_order_seq_cst);
     // Nobody may build on a log with a hole: the lock stays with us.
     if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;
   }
@@ -207,9 +241,13 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
     const int rc = WaitForCommit();
     if (!HasAttached()) read_error_ = rc;
   }
+  // There may be no COMMIT that waits for anything, and yet a SELECT that goes on.
+  if (ended_write && commit_ == 0) counts_.EndWrite();
   if (exclusive && (locks & kCheckpointLock) != 0) OpenGate();
-  // A checkpoint whose sync failed: see Fail().
-  if (exclusive && (locks & kCheckpointLock) != 0 && database_->coordinator().failure() != 0) {
+  // A checkpoint whose sync failed: see Fail(). (Who recovers the log gives up the write lock after
+  // this one, wal.c: walIndexRecover(). The fence would release it beneath SQLite.)
+  if (exclusive && (locks & kCheckpointLock) != 0 && !Holds(kWriteLock) &&
+      database_->coordinator().failure() != 0) {
     TryRollBack();
   }
 }
@@ -271,31 +309,6 @@ bool Connection::MayDefer() const {
   return WritesOneDatabase();
 }
 
-// Does the transaction write to this database only? With several, SQLite publishes all of them
-// before the first can fail, and vdbeaux.c: vdbeCommit() ignores an error after the super-journal
-// is gone. The temporary database does not count beside main, whose COMMIT_PHASETWO comes first: if
-// that fails, SQLite rolls the temporary one back. (BEGIN IMMEDIATE opens a write transaction on it
-// as soon as it has been used at all.)
-bool Connection::WritesOneDatabase() const {
-  constexpr int kTemp = 1;
-  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
-  if (db == nullptr) return false;
-  int written = 0;
-  for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
-    if (sqlite3_txn_state(db, schema) != SQLITE_TXN_WRITE) continue;
-    if (i != kTemp || written == 0) written++;
-  }
-  return written == 1;
-}
-
-// May the transaction span several databases? With those in WAL mode, the others are visible by the
-// time that COMMIT_PHASETWO comes.
-bool Connection::HasAttached() const {
-  constexpr int kFirstAttached = 2;
-  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
-  return db == nullptr || sqlite3_db_name(db, kFirstAttached) != nullptr;
-}
-
 // Notes the commit, for WaitForCommit().
 int Connection::DeferSync(int flags) {
   Coordinator& coordinator = database_->coordinator();
@@ -312,7 +325,7 @@ int Connection::DeferSync(int flags) {
   commit.header = writes_.page1_frame();
   commit.strength = StrengthOf(flags);
   commit.written_before = counted_ - 1;
-  std::memcpy(commit.salts, writes_.salts(), sizeof(commit.salts));
+  std::memcpy(&commit.generation, writes_.salts(), sizeof(commit.generation));
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);
   if (lsn == 0) return kCommitFailed;

@@ -30,6 +30,9 @@
 
 namespace groupcommit {
 
+// A file control of our own: WaitForBeneath().
+inline constexpr int kFcntlWaitForBeneath = 0x47430007;
+
 class Connection final : private Coordinator::Log {
  public:
   // `main` is the base VFS's main file, `name` what SQLite calls it. All outlive the connection.
@@ -56,6 +59,7 @@ class Connection final : private Coordinator::Log {
     shm_is_open_ = mapped;
   }
   void SetLog(sqlite3_file* log, bool read_only);
+  bool has_log() const { return log_ != nullptr; }
 
   // xShmLock(): the base VFS's, with what there is to do before and after. May refuse a lock.
   int ShmLock(int offset, int n, int flags);
@@ -82,6 +86,15 @@ class Connection final : private Coordinator::Log {
   // SQLITE_OK or the error of the failed sync that took it away.
   int WaitForCommit();
 
+  // What the transaction has written here is about to be made durable. If it writes to other
+  // databases, too, waits until all that it may build on is durable. Returns SQLITE_OK or the error
+  // of the failed sync that took some of it away.
+  int BeforePublishingSeveral();
+  // The transaction is about to be published, here or in another database that it writes to, too.
+  // Waits until all that it may build on here is durable. Returns SQLITE_OK or the error of the
+  // failed sync that took some of it away.
+  int WaitForBeneath();
+
   // All that was committed on the database before the call. Returns SQLITE_OK once it is durable,
   // or the error of a failed sync; SQLITE_ERROR if the database is not in WAL mode.
   int Flush();
@@ -101,7 +114,7 @@ class Connection final : private Coordinator::Log {
   // SQLite holds the file lock SQLITE_LOCK_EXCLUSIVE, or no longer does.
   void SetSoleUser(bool sole) {
     // It asked for no locks meanwhile: nothing told what it has read and rolled back.
-    if (sole_user_ && !sole) page1_.OnRollBack();
+    if (sole_user_ && !sole) page1_.Forget();
     sole_user_ = sole;
   }
 
@@ -120,6 +133,8 @@ class Connection final : private Coordinator::Log {
   uint64_t SeesFailuresAfter() const override;
   bool LogIsNewerThan(Lsn from) const;
 
+  // Null until SQLite has told.
+  sqlite3* Db() const { return db_ != nullptr ? *db_ : nullptr; }
   bool Holds(unsigned locks) const { return (exclusive_ & locks) != 0; }
   bool HoldsReadLock() const { return (shared_ & kReadLocks) != 0; }
   WalIndexHeader Header() const {
@@ -152,6 +167,7 @@ class Connection final : private Coordinator::Log {
   void ReturnTurn();
   void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
+  void SleepOut();
   bool SleepOn();
   enum class Answer : uint8_t { kSleeps, kGivesUp, kAnotherStatement };
   Answer AskForSleeps();
@@ -160,6 +176,12 @@ class Connection final : private Coordinator::Log {
 
   // Making room for a checkpoint; see checkpoint.cc.
   int BeginCheckpoint();
+  void NoteCheckpointedLog();
+  bool IsLogStartedOver(const LockRequest& request) const;
+  bool StartsLogOver(const LockRequest& request) const;
+  int KeepCheckpointsOut();
+  void LetCheckpointsIn();
+  int AskBaseForCheckpoint(const LockRequest& request);
   void CloseGate();
   void OpenGate();
 
@@ -201,16 +223,23 @@ class Connection final : private Coordinator::Log {
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
   void SayWhyNotYet();
-  bool CloseHoleBeneathStranger();
-  bool CloseHole() REQUIRES(database_->fence().mutex());
+  void CloseHoleBeneathStranger();
+  unsigned ReadLocksInUse() REQUIRES(database_->fence().mutex());
+  unsigned HoldLog() REQUIRES(database_->fence().mutex());
+  void LetGoOfLog(unsigned taken) REQUIRES(database_->fence().mutex());
+  bool CloseHole(uint32_t last_frame) REQUIRES(database_->fence().mutex());
+  bool TakeFence() REQUIRES(database_->fence().mutex());
+  void CloseHoleOfFence() REQUIRES(database_->fence().mutex());
   bool KeepWriteLock();
   bool KeepReadLock(unsigned lock);
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
+  RollBack CloseHoleForGood() REQUIRES(database_->fence().mutex());
   RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
   RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
-  LogCommit OldestToUndo();
+  LogCommit OldestToUndo(Lsn* beneath = nullptr);  // `beneath`: the commit before it
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
+  bool FailedIsInSight() const;
   bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
@@ -250,6 +279,8 @@ class Connection final : private Coordinator::Log {
   GateCounts counts_;
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
+  uint64_t checkpointed_log_ = 0;       // Wal::hdr of a checkpoint is of this generation of the log
+  bool keeps_checkpoints_out_ = false;  // has the checkpoint lock, of which SQLite does not know
   bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
   int64_t committed_at_ = 0;     // when it was settled, ns
 
@@ -278,6 +309,9 @@ class Connection final : private Coordinator::Log {
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.
   Lsn snapshot_ = 0;
+  // It includes none of those after this one, which had been taken out of sight before.
+  static constexpr Lsn kAllInSight = UINT64_MAX;
+  Lsn in_sight_ = kAllInSight;
 
   // Which of its frames may be read from memory: none if chain_ is 0.
   FrameCache::Chain chain_ = 0;

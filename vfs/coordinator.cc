@@ -256,7 +256,7 @@ int Coordinator::Finish(Running* sync, int error) {
     AdvanceTails(*sync);
   } else if (failure() == 0) {
     // All that is not durable lies on top of the lost bytes, whenever it was appended.
-    failure_.store(error, std::memory_order_release);
+    failure_.store(error, std::memory_order_seq_cst);
   }
   return error;
 }

@@ -154,7 +154,7 @@ class Coordinator {
   // The error of the failed sync after which nothing more is acknowledged, until Resume(); else 0.
   // Every failed sync leads here, also one that nobody waited for: bytes that somebody appended
   // without waiting may be lost, and lie beneath whatever comes next.
-  int failure() const { return failure_.load(std::memory_order_acquire); }
+  int failure() const { return failure_.load(std::memory_order_seq_cst); }
 
   // Returns when no sync is under way. Ends, as syncs do and none begins in the state of failure.
   // REQUIRES: failure() != 0, and whoever ends a sync needs no lock that the caller holds.

@@ -243,18 +243,24 @@ int Database::SyncFlags(Lsn from, Lsn through, int strength) const {
 }
 
 void Database::DrainSyncErrors() {
+  coordinator_.AwaitSyncs();
   MutexLock lock(logs_mutex_);
   for (const OpenLog& log : logs_) (void)log.file->pMethods->xSync(log.file, SQLITE_SYNC_NORMAL);
 }
 
 void Database::OnWriteLocked(const LogState& header) {
   MutexLock lock(published_mutex_);
-  if (published_known_ && header != published_) foreign_after_ = coordinator_.appended();
+  if (!published_known_) {
+    unknown_through_ = coordinator_.appended();
+  } else if (!WalIndexHeader(header).ShowsTheSameAs(WalIndexHeader(published_))) {
+    foreign_after_ = coordinator_.appended();
+  }
 }
 
-void Database::OnWriteUnlocking(const LogState& header) {
+void Database::OnWriteUnlocking(const LogState& header, bool is_ours) {
   MutexLock lock(published_mutex_);
   published_ = header;
+  if (is_ours) committed_ = header;
   published_known_ = true;
 }
 
@@ -263,9 +269,38 @@ LogState Database::published() const {
   return published_;
 }
 
+LogState Database::committed() const {
+  MutexLock lock(published_mutex_);
+  return committed_;
+}
+
 bool Database::IsOurs(Lsn tail, const LogState& header) const {
   MutexLock lock(published_mutex_);
-  return foreign_after_ <= tail && published_known_ && header == published_;
+  return foreign_after_ <= tail && published_known_ &&
+         WalIndexHeader(header).ShowsTheSameAs(WalIndexHeader(published_));
+}
+
+void Database::OnPutBack(Lsn lsn, uint32_t change) {
+  MutexLock lock(published_mutex_);
+  hidden_after_ = lsn;
+  hidden_through_ = coordinator_.appended();
+  hidden_by_ = change;
+}
+
+// What another process commits on top of the header that was put back has frames with the same
+// numbers. If it recovers the log before that, it may find what was taken out of sight, and counts
+// from 0 again (wal.c: walIndexRecover()).
+Lsn Database::LastInSight(Lsn appended, const LogState& header) const {
+  if (coordinator_.failures() == 0) return appended;
+  MutexLock lock(published_mutex_);
+  const bool is_hidden =
+      appended == hidden_through_ && WalIndexHeader(header).change() >= hidden_by_;
+  return is_hidden ? hidden_after_ : appended;
+}
+
+bool Database::IsOnTop(Lsn lsn) const {
+  MutexLock lock(published_mutex_);
+  return lsn > foreign_after_ && lsn > unknown_through_;
 }
 
 bool Database::IsLastConnection() const {

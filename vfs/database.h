@@ -104,22 +104,40 @@ class Database final : private Coordinator::Log {
   void RemoveLog(sqlite3_file* log) EXCLUDES(flusher_mutex_, logs_mutex_);
 
   // The kernel tells of a failed sync once for each handle that was open then. Lets it tell them
-  // all, so that none of them finds out during a later sync. REQUIRES: nothing that is in the log
-  // now, and not durable, is relied on.
+  // all, so that none of them finds out during a later sync. Waits for the syncs that are under way
+  // before that: what they are told would pass for another failure after Coordinator::Resume().
+  // They end without the fence, which may be held. REQUIRES: Coordinator::failure() != 0, and
+  // nothing is relied on that is in the log now and not durable.
   void DrainSyncErrors() EXCLUDES(logs_mutex_);
 
   // What connections of this process have made of the wal-index header, to find out whether another
   // process committed in between. Both REQUIRE the write lock.
   void OnWriteLocked(const LogState& header) EXCLUDES(published_mutex_);
-  void OnWriteUnlocking(const LogState& header) EXCLUDES(published_mutex_);
+  // `is_ours`: a commit of ours has made it, or we have put it back.
+  void OnWriteUnlocking(const LogState& header, bool is_ours) EXCLUDES(published_mutex_);
   // Our connections that have the write lock of the base VFS, or ask for it just now; and those
   // that do for the checkpoint lock.
   std::atomic<int>& write_holders() { return write_holders_; }
   std::atomic<int>& checkpoint_holders() { return checkpoint_holders_; }
+  // Those that have the write lock for certain.
+  std::atomic<int>& writing() { return writing_; }
+  // Odd while one of them keeps checkpoints out, as it starts the log over; has been increased
+  // after.
+  std::atomic<uint64_t>& starts_over() { return starts_over_; }
   // The header as it was when the last one of them released it; zeros if none has.
   LogState published() const EXCLUDES(published_mutex_);
-  // Are all commits after `tail` ours, and is `header` the last one that we made?
+  // As we have made it last: what lies beyond may be taken back by another process.
+  LogState committed() const EXCLUDES(published_mutex_);
+  // Are all commits after `tail` ours, and does `header` show the log as we have left it? What was
+  // there when we first took the write lock does not count.
   bool IsOurs(Lsn tail, const LogState& header) const EXCLUDES(published_mutex_);
+  // All our commits after `lsn` have been taken out of sight, by a header whose change counter is
+  // `change`.
+  void OnPutBack(Lsn lsn, uint32_t change) EXCLUDES(published_mutex_);
+  // The newest commit of ours, up to `appended`, that a snapshot of `header` may include.
+  Lsn LastInSight(Lsn appended, const LogState& header) const EXCLUDES(published_mutex_);
+  // Does the commit `lsn`, of ours, lie on top of all those of other processes?
+  bool IsOnTop(Lsn lsn) const EXCLUDES(published_mutex_);
 
   bool IsLastConnection() const EXCLUDES(mutex_);
   // Has every connection been closed, while the log had a hole, since the first was opened?
@@ -172,11 +190,19 @@ class Database final : private Coordinator::Log {
 
   std::atomic<int> write_holders_{0};
   std::atomic<int> checkpoint_holders_{0};
+  std::atomic<int> writing_{0};
+  std::atomic<uint64_t> starts_over_{0};
   mutable Mutex published_mutex_;
   bool published_known_ GUARDED_BY(published_mutex_) = false;
   LogState published_ GUARDED_BY(published_mutex_){};
+  LogState committed_ GUARDED_BY(published_mutex_){};
   Lsn foreign_after_ GUARDED_BY(published_mutex_) =
       0;  // another process committed on top of this one
+  Lsn unknown_through_ GUARDED_BY(published_mutex_) = 0;  // before we first took the write lock
+  // OnPutBack(); the commits are those up to `hidden_through_`.
+  Lsn hidden_after_ GUARDED_BY(published_mutex_) = 0;
+  Lsn hidden_through_ GUARDED_BY(published_mutex_) = 0;
+  uint32_t hidden_by_ GUARDED_BY(published_mutex_) = 0;
 
   mutable Mutex mutex_;
   std::vector<sqlite3_file*> files_ GUARDED_BY(mutex_);  // the base VFS's main files

@@ -3,10 +3,6 @@
 namespace groupcommit {
 namespace {
 
-// wal.c: WAL_WRITE_LOCK and WAL_CKPT_LOCK, as xShmLock() numbers them.
-constexpr int kWriteIndex = 0;
-constexpr int kCheckpointIndex = 1;
-
 void Take(std::atomic<sqlite3_file*>& holder, int index, sqlite3_file* main) {
   if (holder.load(std::memory_order_relaxed) != nullptr) return;
   const int flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
@@ -24,9 +20,12 @@ void Release(std::atomic<sqlite3_file*>& holder, int index, int kind = SQLITE_SH
 
 }  // namespace
 
-bool Fence::Take(sqlite3_file* main) {
+bool Fence::Take(sqlite3_file* main, const std::atomic<int>& writing) {
   groupcommit::Take(write_holder_, kWriteIndex, main);
-  groupcommit::Take(checkpoint_holder_, kCheckpointIndex, main);
+  // Two processes that each had one of the locks would wait for each other for ever: a disk tells
+  // both of a failure. Without this one a read lock is kept.
+  if (HasWriteLock() || writing.load(std::memory_order_seq_cst) != 0)
+    groupcommit::Take(checkpoint_holder_, kCheckpointIndex, main);
   if (HasCheckpointLock()) ReleaseReadLock();
   return HasWriteLock() && HasCheckpointLock();
 }
@@ -57,12 +56,13 @@ void Fence::ReleaseReadLock() {
 
 void Fence::Release() {
   ReleaseReadLock();
-  put_back_ = told_ = false;
+  put_back_ = hole_is_closed_ = told_ = was_let_go_ = false;
   groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
   groupcommit::Release(write_holder_, kWriteIndex);
 }
 
 void Fence::ReleaseThrough(sqlite3_file* main) {
+  was_let_go_ = was_let_go_ || IsHeldThrough(main);
   if (read_holder_.load(std::memory_order_relaxed) == main) ReleaseReadLock();
   if (checkpoint_holder_.load(std::memory_order_relaxed) == main) {
     groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
@@ -70,7 +70,7 @@ void Fence::ReleaseThrough(sqlite3_file* main) {
   if (write_holder_.load(std::memory_order_relaxed) == main) {
     groupcommit::Release(write_holder_, kWriteIndex);
   }
-  put_back_ = told_ = false;  // from here on the log may change
+  put_back_ = hole_is_closed_ = told_ = false;  // from here on the log may change
 }
 
 }  // namespace groupcommit

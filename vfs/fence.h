@@ -20,8 +20,11 @@ namespace groupcommit {
 
 class Fence {
  public:
-  static constexpr unsigned kWriteLock = 1u << 0;       // wal.c: WAL_WRITE_LOCK
-  static constexpr unsigned kCheckpointLock = 1u << 1;  // wal.c: WAL_CKPT_LOCK
+  // wal.c: WAL_WRITE_LOCK and WAL_CKPT_LOCK, as xShmLock() numbers them, and as bits.
+  static constexpr int kWriteIndex = 0;
+  static constexpr int kCheckpointIndex = 1;
+  static constexpr unsigned kWriteLock = 1u << kWriteIndex;
+  static constexpr unsigned kCheckpointLock = 1u << kCheckpointIndex;
 
   Mutex& mutex() RETURN_CAPABILITY(mutex_) { return mutex_; }
 
@@ -40,9 +43,10 @@ class Fence {
     return checkpoint_holder_.load(std::memory_order_relaxed) != nullptr;
   }
 
-  // Takes what is still missing, through `main` (a file of the base VFS). Returns true if both
-  // locks are held now; false if somebody else has one.
-  bool Take(sqlite3_file* main) REQUIRES(mutex_);
+  // Takes what is still missing, through `main` (a file of the base VFS), but the checkpoint lock
+  // only if this process has the write lock: the fence, or a connection (`writing` of them).
+  // Returns true if both locks are held now; false if somebody else has one.
+  bool Take(sqlite3_file* main, const std::atomic<int>& writing) REQUIRES(mutex_);
 
   // Takes over the write lock, which SQLite holds through `main` and is about to release.
   void TakeOver(sqlite3_file* main) REQUIRES(mutex_);
@@ -52,6 +56,11 @@ class Fence {
   // to be had: the lowest one that was offered is.
   bool KeepReadLock(sqlite3_file* main, int index, uint32_t read_mark) REQUIRES(mutex_);
 
+  // The bit of the read lock that is kept through `main`; 0: there is none.
+  unsigned ReadLockThrough(const sqlite3_file* main) const REQUIRES(mutex_) {
+    return read_holder_.load(std::memory_order_relaxed) == main ? 1u << read_index_ : 0;
+  }
+
   // SQLite asks for the read lock `index` of `main`. True if that is the one kept, which is
   // SQLite's again.
   bool GiveBackReadLock(const sqlite3_file* main, int index) REQUIRES(mutex_);
@@ -59,6 +68,9 @@ class Fence {
   // Releases all, or what is held through `main`, which is going to be closed.
   void Release() REQUIRES(mutex_);
   void ReleaseThrough(sqlite3_file* main) REQUIRES(mutex_);
+
+  // Has a file been closed through which failed commits were kept out of the database file?
+  bool was_let_go() const REQUIRES(mutex_) { return was_let_go_; }
 
   // Set once the failed commits are out of sight, while the hole is still there.
   bool put_back() const REQUIRES(mutex_) { return put_back_; }
@@ -68,6 +80,17 @@ class Fence {
     put_back_ = true;
     beneath_is_durable_ = beneath_is_durable;
   }
+
+  // Set once the hole is closed while the failed commits stay in sight.
+  bool hole_is_closed() const REQUIRES(mutex_) { return hole_is_closed_; }
+  void SetHoleIsClosed() REQUIRES(mutex_) { hole_is_closed_ = true; }
+
+  // Set once all that this process has published is durable beneath another one that writes.
+  // `failures` counts the failed syncs: after another one that is no longer so.
+  bool IsClosedBeneath(uint64_t failures) const REQUIRES(mutex_) {
+    return closed_beneath_ == failures;
+  }
+  void SetClosedBeneath(uint64_t failures) REQUIRES(mutex_) { closed_beneath_ = failures; }
 
   // True the first time since the last Release(): for what should stand in the log once.
   bool TellOnce() REQUIRES(mutex_) { return !std::exchange(told_, true); }
@@ -82,8 +105,11 @@ class Fence {
   std::atomic<sqlite3_file*> read_holder_{nullptr};
   int read_index_ GUARDED_BY(mutex_) = 0;
   uint32_t read_mark_ GUARDED_BY(mutex_) = 0;
+  bool was_let_go_ GUARDED_BY(mutex_) = false;
   bool put_back_ GUARDED_BY(mutex_) = false;
   bool beneath_is_durable_ GUARDED_BY(mutex_) = false;
+  bool hole_is_closed_ GUARDED_BY(mutex_) = false;
+  uint64_t closed_beneath_ GUARDED_BY(mutex_) = 0;
   bool told_ GUARDED_BY(mutex_) = false;
 };
 

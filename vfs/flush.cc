@@ -105,7 +105,7 @@ bool Connection::IsWriting() const {
   if (!sole_user_) return Holds(kWriteLock);
   // Exclusive locking mode.
   return writes_.IsInTransaction() &&
-         (db_ == nullptr || sqlite3_txn_state(*db_, nullptr) == SQLITE_TXN_WRITE);
+         (Db() == nullptr || sqlite3_txn_state(Db(), nullptr) == SQLITE_TXN_WRITE);
 }
 
 void Connection::RepairIfPossible() {
@@ -120,7 +120,8 @@ int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
   const int64_t deadline = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
   Coordinator& coordinator = database_->coordinator();
   const uint64_t failures = coordinator.failures();
-  database_->flusher().SyncNow();
+  // It is stopped as the last log is closed: by another connection, and so we have none.
+  if (!database_->flusher().SyncNow()) return SyncWithoutLog(target);
   const std::optional<int> outcome = coordinator.WaitSyncedUntil(target, failures, deadline);
   if (!outcome) return SQLITE_BUSY;
   return *outcome == SQLITE_OK ? SQLITE_OK : FailFlush(*outcome);

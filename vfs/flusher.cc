@@ -30,7 +30,7 @@ class SignalsBlocked {
 void Flusher::Start() {
   {
     MutexLock lock(mutex_);
-    stopping_ = awaited_ = false;
+    stopping_ = false;
     due_.store(kNever, std::memory_order_seq_cst);
   }
   const SignalsBlocked blocked;
@@ -60,15 +60,17 @@ void Flusher::Schedule(int64_t delay_nanos) {
   changed_cond_.SignalAll();
 }
 
-void Flusher::SyncNow() {
+bool Flusher::SyncNow() {
   MutexLock lock(mutex_);
+  if (stopping_) return false;
   awaited_ = true;
   changed_cond_.SignalAll();
+  return true;
 }
 
 void Flusher::Run() {
   mutex_.Lock();
-  while (!stopping_) {
+  while (!stopping_ || awaited_) {
     const int64_t due = due_.load(std::memory_order_relaxed);
     if (awaited_ || clock_->NowNanos() >= due) {
       SyncWhatIsDue();

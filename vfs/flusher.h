@@ -28,7 +28,7 @@ class Flusher {
   // Start() may throw std::system_error. REQUIRES: it does not run; no other thread starts or stops
   // it at the same time.
   void Start() EXCLUDES(mutex_);
-  // Returns when the thread is gone. What is due then is not synced.
+  // Returns when the thread is gone. What is due then is not synced; what somebody waits for is.
   void Stop() EXCLUDES(mutex_);
   bool is_running() const { return running_.load(std::memory_order_acquire); }
 
@@ -37,8 +37,8 @@ class Flusher {
   // the first such commit since a sync began. Any thread. REQUIRES: it runs.
   void Schedule(int64_t delay_nanos) EXCLUDES(mutex_);
   // The same at once, for somebody who waits for it (Coordinator::WaitSyncedUntil()), and so hears
-  // of an error: it is not counted if nothing else is due.
-  void SyncNow() EXCLUDES(mutex_);
+  // of an error: it is not counted if nothing else is due. False if it does not run any more.
+  [[nodiscard]] bool SyncNow() EXCLUDES(mutex_);
 
   // How often what was due could not be synced.
   uint64_t errors() const { return errors_.load(std::memory_order_acquire); }

@@ -37,8 +37,9 @@ FrameCache::Chain FrameCache::Continue(const State& before, const State& after, 
     is_alive_ = false;
     return 0;
   }
-  const bool follows = is_alive_ && before == State{salts_, last_change_} &&
-                       after == State{salts_, last_change_ + 1};
+  const State last = {salts_, last_change_, sums_[last_change_ % kSums]};
+  const bool follows =
+      is_alive_ && before == last && after.salts == salts_ && after.change == last_change_ + 1;
   if (!follows) {
     newest_++;
     salts_ = after.salts;
@@ -46,6 +47,7 @@ FrameCache::Chain FrameCache::Continue(const State& before, const State& after, 
     is_alive_ = true;
   }
   last_change_ = after.change;
+  sums_[last_change_ % kSums] = after.sum;
   return newest_;
 }
 
@@ -72,7 +74,9 @@ void FrameCache::Forget() {
 FrameCache::Chain FrameCache::ChainOf(const State& snapshot) NO_THREAD_SAFETY_ANALYSIS {
   if (!mutex_.TryLock()) return 0;
   const bool is_ours = is_alive_ && snapshot.salts == salts_ &&
-                       snapshot.change - first_change_ <= last_change_ - first_change_;
+                       snapshot.change - first_change_ <= last_change_ - first_change_ &&
+                       last_change_ - snapshot.change < kSums &&
+                       snapshot.sum == sums_[snapshot.change % kSums];
   const Chain chain = is_ours ? newest_ : 0;
   mutex_.Unlock();
   return chain;

@@ -9,10 +9,15 @@
 // a chain. It ends with the log (new salts), when another process has committed, and when commits
 // are taken back; entries of a chain that has ended are shown to nobody who takes a snapshot later.
 //
+// Salts and change counter alone do not tell that a header is of the chain: another process that
+// recovers the log keeps the salts, counts from 0 again (wal.c: walIndexRecover()), and may have
+// found less than there was.
+//
 // Knows frames and headers by number, nothing of SQLite.
 #ifndef GROUPCOMMIT_FRAME_CACHE_H_
 #define GROUPCOMMIT_FRAME_CACHE_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +34,8 @@ class FrameCache {
   // What the header of the log's index says.
   struct State {
     uint64_t salts = 0;   // the generation of the log
-    uint32_t change = 0;  // one more with each header
+    uint32_t change = 0;  // one more with each header, but for a recovery
+    uint64_t sum = 0;     // of the whole header
     friend bool operator==(const State&, const State&) = default;
   };
 
@@ -75,6 +81,8 @@ class FrameCache {
   };
   static constexpr size_t kSmallestPage = 512;
   static constexpr size_t kMostSlots = kBytes / kSmallestPage;
+  // Who takes a snapshot has seen one of so many of the newest headers, or reads the log itself.
+  static constexpr uint32_t kSums = 256;
 
   Chain Continue(const State& before, const State& after, size_t page_size) EXCLUDES(mutex_);
   void Store(Chain chain, uint32_t frame, const uint8_t* page);
@@ -88,6 +96,7 @@ class FrameCache {
   uint64_t salts_ GUARDED_BY(mutex_) = 0;
   uint32_t first_change_ GUARDED_BY(mutex_) = 0;
   uint32_t last_change_ GUARDED_BY(mutex_) = 0;
+  std::array<uint64_t, kSums> sums_ GUARDED_BY(mutex_){};  // of the header `change`, modulo kSums
 
   // Written once, before there is a chain.
   std::unique_ptr<Slot[]> slots_;

@@ -75,6 +75,10 @@
 **       stepped later flushes at the preparation, and again at each step but
 **       the first.  The result is a row with the LSN up to which all is durable.
 **
+**   Another pragma whose name begins with groupcommit_ is an SQLITE_ERROR here, so
+**   that a misspelled flush does not pass for one.  Where the database is not open
+**   through this VFS they are all unknown to SQLite, which ignores such: no row.
+**
 **   The policy comes from the first of: pragma, URI, registration, the
 **   environment variable GROUPCOMMIT_POLICY (read when the extension is
 **   loaded, and by groupcommit_extra_init()), the built-in default "auto".
@@ -174,6 +178,10 @@ typedef struct groupcommit_policy {
 **                 with a limit, and for the first commit of a new connection,
 **                 xSync of a log file is called by one thread while another one
 **                 may be using that file; the VFSes of SQLite itself allow that.
+**                 A VFS of this library does not.  If zBase is one itself, what
+**                 that wraps is wrapped instead.  If one lies deeper, or is that of
+**                 another copy of the library, databases are left to it, with its
+**                 policy and its statistics: this one only passes calls on.
 **   makeDefault   Non-zero: becomes the default VFS.
 **   pPolicy       Policy of databases opened through it for which neither URI
 **                 nor pragma says otherwise; copied.  NULL means auto.
@@ -238,10 +246,12 @@ int groupcommit_policy_parse(const char* zText, groupcommit_policy* pOut, char**
 
 /*
 ** Writes *pPolicy as text that groupcommit_policy_parse() reads back.  At most
-** nBuf bytes go to zBuf, a terminating zero included.
+** nBuf bytes go to zBuf, a terminating zero included; none, and zBuf may be NULL,
+** if nBuf is not positive.
 **
 ** Returns the length of the whole text without the zero, as snprintf() does
-** (64 bytes are always enough), or -1 if *pPolicy is out of range.
+** (64 bytes are always enough); or -1 if pPolicy is NULL, *pPolicy is out of range,
+** or there is no memory.
 */
 int groupcommit_policy_format(const groupcommit_policy* pPolicy, char* zBuf, int nBuf);
 
@@ -351,7 +361,9 @@ int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* 
 ** Further errors of groupcommit_flush() and groupcommit_wait():
 ** SQLITE_IOERR_FSYNC or another SQLITE_IOERR   a sync has failed, as COMMIT
 **                 reports it; nothing is known of the commit, and a later call
-**                 may succeed.
+**                 may succeed.  (While no connection of the process has read
+**                 anything of the database, nobody can write the log again, and
+**                 all calls fail: read something first.)
 ** SQLITE_ERROR    the database is not in WAL mode.
 ** SQLITE_CANTOPEN, SQLITE_NOMEM  the log, or a thread, could not be had.
 */

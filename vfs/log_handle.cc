@@ -13,8 +13,10 @@ int LogHandle::Open(sqlite3_vfs* base, const char* name, Database* database,
   if (rc != SQLITE_OK || exists == 0) return rc;
   std::unique_ptr<LogHandle> opened(new LogHandle(database, base->szOsFile));
   int opened_as = 0;
-  rc = base->xOpen(base, log_name, opened->file(), SQLITE_OPEN_READWRITE | SQLITE_OPEN_WAL,
-                   &opened_as);
+  // As wal.c: sqlite3WalOpen() does: only then xSync is one of the directory, too, as it has to be
+  // if another process has made the log, and not synced it (os_unix.c: UNIXFILE_DIRSYNC).
+  rc = base->xOpen(base, log_name, opened->file(),
+                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_WAL, &opened_as);
   if (rc == SQLITE_OK) {
     *handle = std::move(opened);
     return rc;

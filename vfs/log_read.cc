@@ -13,6 +13,8 @@ void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;
   chain_ = 0;
+  in_sight_ = kAllInSight;
+  page1_.OnSnapshot();
   if (wal_index_ == nullptr) return;
   const Lsn durable = coordinator.durable();
   const Lsn appended = coordinator.appended();
@@ -20,7 +22,9 @@ void Connection::NoteSnapshot() {
   change_at_snapshot_ = header.change();
   NoteFrames(header);
   if (durable >= appended) return;
-  snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, appended).lsn;
+  const Lsn last = database_->LastInSight(appended, header.words());
+  if (last != appended) in_sight_ = last;
+  snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, last).lsn;
 }
 
 // A snapshot that includes failed commits shows what never was; nor does the log keep it as it is.
@@ -37,7 +41,7 @@ int Connection::BeforeLogRead(int size, int64_t offset) {
   // In this order: a commit that is visible to this read has been appended before; and one that is
   // taken back moves `durable` past it, so that the snapshot is looked at afterwards.
   const Lsn durable = coordinator.durable();
-  const Lsn appended = coordinator.appended();
+  const Lsn appended = std::min(coordinator.appended(), in_sight_);
   const int refused = BeforeRead();
   if (refused != SQLITE_OK) return refused;
   if (Holds(kCheckpointLock) && coordinator.failure() != 0) return Fail(kCommitFailed);
@@ -83,8 +87,9 @@ void Connection::OnPageRead(const void* data, int size) {
 
 FrameCache::State Connection::StateOf(const WalIndexHeader& header) {
   FrameCache::State state;
-  std::memcpy(&state.salts, header.salts(), sizeof(state.salts));
+  state.salts = header.generation();
   state.change = header.change();
+  std::memcpy(&state.sum, header.checksum(), sizeof(state.sum));
   return state;
 }
 

@@ -50,7 +50,7 @@ int RewriteLog(sqlite3_file* log, uint32_t last_frame, uint32_t most) {
   return rc == SQLITE_OK && frames < last_frame ? SQLITE_CORRUPT : rc;
 }
 
-int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts) {
+int CutLog(sqlite3_file* log, uint32_t last_frame, uint64_t next_generation) {
   // What recovery would go by: the log's own header. The one in the wal-index knows neither the
   // salts nor the page size of a log to which nobody has committed yet (wal.c: sqlite3WalFrames()
   // draws new salts if Wal.nCkpt is 0).
@@ -69,7 +69,7 @@ int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts) {
   // A log of former times, all of which is in the database file, and of which a power cut must not
   // leave the first frames alone: that would bring back what they hold. (Or one whose salts nobody
   // else will ever draw.)
-  if (last_frame == 0 && std::memcmp(salts, next_salts, 8) != 0) {
+  if (last_frame == 0 && std::memcmp(salts, &next_generation, 8) != 0) {
     return log->pMethods->xWrite(log, zeros, kWalHeaderSize, 0);
   }
   for (uint32_t frame = last_frame + 1;; frame++) {

@@ -25,10 +25,10 @@ int RewriteLog(sqlite3_file* log, uint32_t last_frame, uint32_t most = kAllFrame
 // Makes sure that recovery ends the log with frame `last_frame`, whatever is written behind it
 // later: overwrites the frame headers that follow, as far as they are of the log's generation, with
 // zeros. Otherwise a transaction that happens to write the same bytes again would make the old
-// frames behind it valid. `next_salts`, 8 bytes, are those of the wal-index: if no frame is to
-// stay, and the log has others, it is restarted next, and its header is overwritten instead. Not
-// durable before the next sync. REQUIRES, returns: as RewriteLog().
-int CutLog(sqlite3_file* log, uint32_t last_frame, const void* next_salts);
+// frames behind it valid. `next_generation` is that of the wal-index: if no frame is to stay, and
+// the log has another, it is restarted next, and its header is overwritten instead. Not durable
+// before the next sync. REQUIRES, returns: as RewriteLog().
+int CutLog(sqlite3_file* log, uint32_t last_frame, uint64_t next_generation);
 
 }  // namespace groupcommit
 

@@ -49,7 +49,9 @@ int Connection::BeforeLogWrite(int64_t offset) {
   Coordinator& coordinator = database_->coordinator();
   // In exclusive locking mode SQLite does not ask for the write lock, where a failure would end.
   if (coordinator.failure() != 0 && sole_user_ && writes_.BeginsTransaction(offset)) TryRollBack();
-  return coordinator.failure() == 0 ? PrepareFlusher() : kCommitFailed;
+  if (coordinator.failure() != 0) return kCommitFailed;
+  const int rc = PrepareFlusher();
+  return rc == SQLITE_OK && writes_.WouldEndCommit(offset) ? BeforePublishingSeveral() : rc;
 }
 
 // A commit has just been published, and the write lock is still ours. What has been gathered last

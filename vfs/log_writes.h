@@ -67,6 +67,11 @@ class LogWrites {
   bool BeginsTransaction(int64_t offset) const {
     return !has_commit_ && (first_ < 0 || offset <= first_);
   }
+  // Would a write at `offset` be the page of a commit frame?
+  bool WouldEndCommit(int64_t offset) const {
+    return last_ == Last::kFrameHeader && header_.database_size != 0 &&
+           offset == header_offset_ + kFrameHeaderSize;
+  }
   // Has anything been written since the last commit?
   bool IsInTransaction() const { return first_ >= 0; }
 

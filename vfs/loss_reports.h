@@ -2,6 +2,10 @@
 #ifndef GROUPCOMMIT_LOSS_REPORTS_H_
 #define GROUPCOMMIT_LOSS_REPORTS_H_
 
+#if defined(__linux__)
+#include <sys/types.h>
+#endif
+
 struct sqlite3_file;
 struct sqlite3_vfs;
 
@@ -20,6 +24,12 @@ namespace groupcommit {
 //   fails, none is told but the one who asked, although it may have held what others had written.
 // In all other cases, and when unsure: false.
 bool EachHandleIsTold(sqlite3_vfs* base, sqlite3_file* log, const char* path);
+
+#if defined(__linux__)
+// The last two: of a file system of the type `type`, as statfs() tells it, on the block device
+// `device`, by the sysfs that is mounted at `sys`.
+bool DiskTellsEachHandle(long type, dev_t device, const char* sys);
+#endif
 
 }  // namespace groupcommit
 

@@ -27,6 +27,8 @@ struct Lost {
   enum class PutOff : uint8_t { kNone, kNext, kDone };
   PutOff put_off = PutOff::kNone;
   bool is_first = false;  // the last sleep
+  bool is_final = false;  // it
+  int micros = 0;         // its length; 0: there has been none
   bool goes_on = false;   // until is what the statement owes of its sleeps for another lock
   uint64_t ticket = 0;    // from the first refusal on
   int64_t until = 0;      // when its sleeps would have ended, had none been cut short; ns
@@ -56,7 +58,7 @@ void LostRace::Note(const std::shared_ptr<WriteQueue>& queue, WriteQueue::Writer
   if (lost_is_gone) return;
   if (lost.stage != Lost::Stage::kSlept || lost.writer != writer) {
     lost.goes_on = lost.stage == Lost::Stage::kHas && lost.writer != writer;
-    if (!lost.goes_on) lost.until = 0;
+    if (!lost.goes_on) lost.until = lost.micros = 0;
     if (lost.queue != queue) lost.queue = queue;
     lost.writer = writer;
     lost.fork_generation = ForkGeneration();
@@ -101,6 +103,8 @@ void LostRace::Pass() {
 
 bool LostRace::IsFirstSleep() { return !lost_is_gone && lost.is_first; }
 
+bool LostRace::IsFinalSleep() { return !lost_is_gone && lost.is_final; }
+
 void LostRace::MakeUpForSleep() {
   if (lost_is_gone) return;
   const int64_t deadline = lost.until + (lost.elsewhere ? 0 : lost.queue->late_nanos());
@@ -112,6 +116,7 @@ bool LostRace::Sleep(int micros) {
   if (lost.stage != Lost::Stage::kRefused || lost.fork_generation != ForkGeneration()) return false;
   lost.stage = Lost::Stage::kSlept;
   lost.is_first = IsFirst(micros);
+  lost.is_final = micros < std::exchange(lost.micros, micros);
   // What an early end saved is slept later, what a late one took is not slept again.
   const int64_t now = lost.queue->clock().NowNanos();
   if (lost.until == 0) lost.until = now;

@@ -36,6 +36,9 @@ class LostRace {
   static bool HasPutOffSleep();
   // Was the last one the first of a statement, by its length?
   static bool IsFirstSleep();
+  // Was it SQLite's last one before it gives up? That is cut to what is left of the busy timeout:
+  // no other one is shorter than the one before (main.c: sqliteDefaultBusyCallback()).
+  static bool IsFinalSleep();
   // Sleeps now what has been put off. REQUIRES: something has been, or the thread is refused.
   static void MakeUpForSleep();
   // The thread asks for a lock: if it was about to sleep, it is no longer.

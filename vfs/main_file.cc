@@ -1,6 +1,8 @@
 #include "main_file.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <cstring>
 
 #include "pragma.h"
@@ -8,12 +10,16 @@
 namespace groupcommit {
 namespace {
 
-// The first of all main files that are open through this library: a log finds the one of its own
-// connection among them. (sqlite3_database_file_object() would find the file of a shim above us
-// instead.)
-MainFile*& FirstMainFile() REQUIRES(ProcessMutex()) {
-  static MainFile* first = nullptr;
-  return first;
+// All main files that are open through this library, by the address of the name that SQLite has
+// passed: a log finds the one of its own connection among them. (sqlite3_database_file_object()
+// would find the file of a shim above us instead.) This is the first one of those that share a
+// place in a table, as there may be thousands.
+MainFile*& FirstMainFile(const char* name) REQUIRES(ProcessMutex()) {
+  constexpr int kBits = 8;
+  static std::array<MainFile*, 1 << kBits> first{};
+  constexpr uint64_t kGoldenRatio = 0x9E3779B97F4A7C15;  // spreads what is a multiple of something
+  const uint64_t hash = reinterpret_cast<uintptr_t>(name) * kGoldenRatio;
+  return first[hash >> (64 - kBits)];
 }
 
 }  // namespace
@@ -27,14 +33,15 @@ MainFile::MainFile(sqlite3_file* real, const sqlite3_vfs* vfs, const char* name,
       connection_(database, real, name) {
   open_files_->fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
-  next_ = FirstMainFile();
-  FirstMainFile() = this;
+  MainFile*& first = FirstMainFile(name_);
+  next_ = first;
+  first = this;
 }
 
 MainFile::~MainFile() {
   open_files_->fetch_sub(1, std::memory_order_relaxed);
   MutexLock lock(ProcessMutex());
-  MainFile** link = &FirstMainFile();
+  MainFile** link = &FirstMainFile(name_);
   while (*link != this) link = &(*link)->next_;
   *link = next_;
 }
@@ -44,8 +51,8 @@ MainFile* MainFile::OfLog(const sqlite3_vfs* vfs, const char* wal_name) {
   // that the pointer itself identifies the connection.
   const char* database_name = sqlite3_filename_database(wal_name);
   MutexLock lock(ProcessMutex());
-  MainFile* file = FirstMainFile();
-  // Where the shim wraps itself, both layers have a main file of this name.
+  MainFile* file = FirstMainFile(database_name);
+  // Where a shim lies over another one, by way of a VFS that is none, it leaves the log to that.
   while (file != nullptr && (file->name_ != database_name || file->vfs_ != vfs)) file = file->next_;
   return file;
 }
@@ -88,6 +95,10 @@ int MainFile::FileControl(int op, void* arg) {
       const int rc = File::FileControl(op, arg);
       return waited != SQLITE_OK ? waited : rc;
     }
+    case SQLITE_FCNTL_SYNC: {
+      const int rc = connection_.BeforePublishingSeveral();
+      return rc != SQLITE_OK ? rc : File::FileControl(op, arg);
+    }
     case SQLITE_FCNTL_PDB:
       connection_.SetDb(static_cast<sqlite3**>(arg));
       return File::FileControl(op, arg);
@@ -115,6 +126,8 @@ int MainFile::FileControl(int op, void* arg) {
       std::memcpy(request->out, &stats, std::min(request->size, sizeof(stats)));
       return SQLITE_OK;
     }
+    case kFcntlWaitForBeneath:
+      return connection_.WaitForBeneath();
     case kFcntlFlush:
       return connection_.Flush();
     case kFcntlWait: {
@@ -141,7 +154,10 @@ int MainFile::ShmMap(int region, int size, int extend, void volatile** out) {
 }
 
 int MainFile::ShmLock(int offset, int n, int flags) {
-  if (inherited()) return File::ShmLock(offset, n, flags);
+  // SQLite opens the log before it asks for a lock (wal.c: sqlite3WalOpen()). If we have not seen
+  // that, a VFS above us has opened it by a name that is another than that of our file, and the
+  // connection commits as one that does not use this VFS.
+  if (inherited() || !connection_.has_log()) return File::ShmLock(offset, n, flags);
   return connection_.ShmLock(offset, n, flags);
 }
 

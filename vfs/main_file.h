@@ -27,7 +27,7 @@ struct WaitRequest {
   Lsn lsn;
   int timeout_ms;
 };
-inline constexpr int kFcntlLsns = 0x47430004;  // the next one is in groupcommit.h
+inline constexpr int kFcntlLsns = 0x47430004;  // the next ones: groupcommit.h, connection.h
 struct Lsns {
   Lsn commit;   // the connection's last one
   Lsn durable;  // the database's
@@ -67,7 +67,7 @@ class MainFile final : public File {
   std::atomic<int>* const open_files_;
   const uint64_t fork_generation_ = ForkGeneration();
   Connection connection_;
-  MainFile* next_ = nullptr;  // in the list of all main files
+  MainFile* next_ = nullptr;  // in the table of all main files
 };
 
 }  // namespace groupcommit

@@ -18,6 +18,9 @@ class Page1 {
  public:
   // It has been read, by a transaction that goes by what it says.
   void OnRead(const void* page, int size) {
+    if (size == size_ && !SameSchemaCookie(bytes_.get(), static_cast<const uint8_t*>(page))) {
+      schema_is_new_ = true;
+    }
     if (size != size_) {
       bytes_.reset(new (std::nothrow) uint8_t[static_cast<size_t>(size)]);
       size_ = bytes_ != nullptr ? size : 0;
@@ -26,20 +29,26 @@ class Page1 {
     if (is_known_) std::memcpy(bytes_.get(), page, static_cast<size_t>(size));
   }
 
+  // SQLite takes a snapshot, in which it may read the page.
+  void OnSnapshot() { schema_is_new_ = false; }
   // A write transaction begins, ...
   void OnBegin() { schema_may_change_ = false; }
-  // ... writes the page, ...
+  // ... and writes the page.
   void OnWrite(const void* page, int size) {
     const auto* bytes = static_cast<const uint8_t*>(page);
     is_known_ = is_known_ && size == size_;
     if (!is_known_ || !SamePage1ButSizes(bytes_.get(), bytes, size)) schema_may_change_ = true;
     if (is_known_) std::memcpy(bytes_.get(), bytes, static_cast<size_t>(size));
   }
-  // ... and is rolled back. What SQLite's page cache has now it will read again.
-  void OnRollBack() { is_known_ = false; }
+  // SQLite's page cache may have lost it: it will read it again.
+  void Forget() { is_known_ = false; }
 
   // When in doubt: yes.
   bool schema_may_change() const { return schema_may_change_; }
+
+  // Has somebody else changed the schema before this snapshot? Then a statement that was prepared
+  // before that ends here, and SQLite prepares it anew (vdbe.c: OP_Transaction).
+  bool schema_is_new() const { return schema_is_new_; }
 
  private:
   // As SQLite's page cache has it: the last one that was read or written.
@@ -47,6 +56,7 @@ class Page1 {
   int size_ = 0;
   bool is_known_ = false;
   bool schema_may_change_ = false;
+  bool schema_is_new_ = false;
 };
 
 }  // namespace groupcommit

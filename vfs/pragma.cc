@@ -53,6 +53,15 @@ int RunPragma(Connection* connection, char** args) {
     if (sqlite3_stricmp(args[1], "groupcommit_policy") == 0) return PolicyPragma(database, args);
     if (sqlite3_stricmp(args[1], "groupcommit_stats") == 0) return StatsPragma(database, args);
     if (sqlite3_stricmp(args[1], "groupcommit_flush") == 0) return FlushPragma(connection, args);
+    // SQLite takes a pragma that it does not know for none. A flush that is misspelled must not
+    // pass for one.
+    constexpr char kOurs[] = "groupcommit_";
+    if (sqlite3_strnicmp(args[1], kOurs, sizeof(kOurs) - 1) == 0) {
+      return SetResult(args,
+                       "groupcommit has the pragmas groupcommit_policy, groupcommit_stats and "
+                       "groupcommit_flush only",
+                       SQLITE_ERROR);
+    }
   } catch (const std::bad_alloc&) {
     return SQLITE_NOMEM;
   }

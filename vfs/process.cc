@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <thread>
 
 #if __has_include(<pthread.h>)
@@ -25,16 +26,18 @@ void ChildAfterFork() NO_THREAD_SAFETY_ANALYSIS {
 }
 #endif
 
-Mutex* NewProcessMutex() {
+Mutex* NewProcessMutex() noexcept {
 #if __has_include(<pthread.h>)
   pthread_atfork(BeforeFork, ParentAfterFork, ChildAfterFork);
 #endif
-  return new Mutex;  // never destroyed: connections may be closed by static destructors
+  // Never destroyed: connections may be closed by static destructors.
+  alignas(Mutex) static unsigned char space[sizeof(Mutex)];
+  return new (space) Mutex;
 }
 
 }  // namespace
 
-Mutex& ProcessMutex() {
+Mutex& ProcessMutex() noexcept {
   static Mutex* const mutex = NewProcessMutex();
   return *mutex;
 }
@@ -45,6 +48,14 @@ int ProcessorCount() {
   static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   return count;
 }
+
+namespace {
+
+// When the library is loaded: a child of fork() would wait for ever for a thread of its parent that
+// has just begun to make it.
+[[maybe_unused]] const Mutex& made_beforehand = ProcessMutex();
+
+}  // namespace
 
 int CurrentProcessor() {
 #if defined(__linux__)

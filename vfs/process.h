@@ -11,7 +11,7 @@ namespace groupcommit {
 // Guards the process-wide lists (VFSes, databases, main files). Held for moments only, and taken
 // before any other lock of this library. A thread that forks holds it across the fork, so that the
 // child finds the lists whole and the mutex free.
-Mutex& ProcessMutex();
+Mutex& ProcessMutex() noexcept;
 
 // Grows by one in each child. What was made in an earlier generation is the parent's: mutexes of it
 // may be held by threads that do not exist here, so it must not be touched.

@@ -10,8 +10,8 @@
 // The order matters. No failed commit returns, and no snapshot of one is released, before the
 // header is back or the fence is up: a checkpoint could copy its frames into the database file
 // meanwhile. And nobody writes again before the hole is closed.
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 #include "connection.h"
@@ -28,9 +28,8 @@ int Connection::Fail(int error) {
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  bool is_closed = false;
   while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
-    if (!is_closed) is_closed = CloseHoleBeneathStranger();
+    CloseHoleBeneathStranger();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   SayWhyNotYet();
@@ -38,31 +37,90 @@ int Connection::Fail(int error) {
 }
 
 // A writer of another process may be about to commit on top of the hole, and we cannot keep it from
-// that: so what failed is made durable for now, to be taken back if nobody has built on it. Our
-// snapshot keeps the log from restarting, and what we have written from changing: if it is one of
-// the log (wal.c: walRestartLog() does not mind WAL_READ_LOCK(0)), and that is still ours.
-bool Connection::CloseHoleBeneathStranger() {
+// that; nor a checkpoint of it from copying half of what lies beneath. So what failed is made
+// durable for now, to be taken back if nobody has built on it. A read lock on the log keeps that
+// from being started over, and what we have written from changing, if it is still ours.
+void Connection::CloseHoleBeneathStranger() {
   MutexLock lock(database_->fence().mutex());
-  const bool has_snapshot = (shared_ & ~dropped_ & kLogReadLocks) != 0;
-  if (database_->coordinator().failure() == 0 || log_ == nullptr || !has_snapshot) return false;
+  const uint64_t failures = database_->coordinator().failures();
+  if (database_->coordinator().failure() == 0) return;
+  if (database_->fence().IsClosedBeneath(failures)) return;
+  if (log_ == nullptr || wal_index_ == nullptr) return;
   // Not so if a writer of ours has the lock, who fails by himself, or the fence by now. Acquire: a
   // writer who is gone has released the lock.
   const auto has_writer = [this] {
     return database_->write_holders().load(std::memory_order_acquire) != 0;
   };
-  if (has_writer()) return false;
-  (void)database_->fence().Take(main_);
-  if (database_->fence().HasWriteLock() || has_writer()) return false;
-  const WalIndexHeader ours(database_->published());
-  const bool is_same_log = std::memcmp(ours.salts(), Header().salts(), 8) == 0;
-  return is_same_log && CloseHole();
+  if (has_writer() || database_->fence().HasWriteLock()) return;
+  (void)TakeFence();
+  // It has ended its transaction meanwhile. Perhaps nobody of ours comes by again.
+  if (database_->fence().HasWriteLock()) {
+    (void)RollBackUnderFence();
+    return;
+  }
+  if (has_writer()) return;
+  const unsigned taken = HoldLog();
+  const WalIndexHeader ours(database_->committed());
+  const bool is_same_log = ours.generation() == Header().generation();
+  const bool is_held = ((ReadLocksInUse() | taken) & kLogReadLocks) != 0;
+  const bool is_closed = is_held && is_same_log && CloseHole(ours.last_frame());
+  if (is_closed) database_->fence().SetClosedBeneath(failures);
+  LetGoOfLog(taken);
 }
 
-// Makes all durable that we have published, while others may write behind it. False if that fails.
-bool Connection::CloseHole() {
-  database_->coordinator().AwaitSyncs();
+// Those that SQLite, or the fence, has through our file.
+unsigned Connection::ReadLocksInUse() {
+  return (shared_ & ~dropped_ & kReadLocks) | database_->fence().ReadLockThrough(main_);
+}
+
+// Read locks for as long as the log is written again. With one on the log nobody starts it over
+// (wal.c: walRestartLog(), which does not mind WAL_READ_LOCK(0)), and with the first one nobody
+// copies pages of it (walCheckpoint()). They are shared: two processes may do so at a time, while
+// each has something that the other one waits for. Returns those that were to be had, of those that
+// were missing.
+unsigned Connection::HoldLog() {
+  unsigned taken = 0;
+  const unsigned in_use = ReadLocksInUse();
+  for (int i = kFirstReadLock; i < SQLITE_SHM_NLOCK; i++) {
+    const unsigned lock = 1u << i;
+    if ((in_use & lock) != 0) continue;
+    if ((lock & kLogReadLocks) != 0 && ((in_use | taken) & kLogReadLocks) != 0) break;
+    const int flags = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED;
+    if (main_->pMethods->xShmLock(main_, i, 1, flags) == SQLITE_OK) taken |= lock;
+  }
+  return taken;
+}
+
+void Connection::LetGoOfLog(unsigned taken) {
+  for (int i = kFirstReadLock; i < SQLITE_SHM_NLOCK; i++) {
+    if ((taken >> i & 1) == 0) continue;
+    main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+  }
+}
+
+bool Connection::TakeFence() { return database_->fence().Take(main_, database_->writing()); }
+
+// Makes all durable up to a frame, while others may write behind it. False if that fails. Where
+// there is no frame, they begin with the header of the log, which must not be written over.
+bool Connection::CloseHole(uint32_t last_frame) {
+  // Where ours have been taken back, so may have been by now what another process has beneath them.
+  last_frame = std::min(last_frame, Header().last_frame());
+  if (last_frame == 0) return true;
   database_->DrainSyncErrors();
-  return RewriteLog(log_, 0, WalIndexHeader(database_->published()).last_frame()) == SQLITE_OK;
+  return RewriteLog(log_, 0, last_frame) == SQLITE_OK;
+}
+
+// What failed stays in sight, and so does the hole beneath it. Another process may have committed
+// on top before the fence had the write lock: its sync succeeds, on Linux, if it has been told of
+// the failure before, or has opened the log since. A power cut would take that commit along, and
+// leave alone what a checkpoint has copied of a failed one, until we close. (A checkpoint of
+// another process may go on: it reads what is written again as it was.)
+void Connection::CloseHoleOfFence() {
+  if (!database_->fence().HasWriteLock() || database_->fence().hole_is_closed()) return;
+  database_->DrainSyncErrors();
+  // Where the chain of checksums is broken, another attempt comes no further.
+  const int rc = RewriteLog(log_, Header().last_frame());
+  if (rc == SQLITE_OK || rc == SQLITE_CORRUPT) database_->fence().SetHoleIsClosed();
 }
 
 void Connection::SayWhyNotYet() {
@@ -115,7 +173,17 @@ Connection::RollBack Connection::RollBackUnderFence() {
     return sole_user_ ? RewriteWholeLog(0) : RollBack::kNotSafe;
   }
   if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
-  if (!database_->fence().Take(main_)) return RollBack::kNotYet;
+  if (!TakeFence()) {
+    const Lsn tail = coordinator.durable();
+    const bool is_known = wal_index_ != nullptr && !database_->IsReopened();
+    // Another process makes a checkpoint. Where nothing is to be taken back, it may go on: but not
+    // copy what is lost.
+    const bool is_strangers = database_->fence().HasWriteLock() &&
+                              database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
+    if (is_known && is_strangers && !OldestToUndo().can_undo) return CloseHoleForGood();
+    if (is_known && !database_->IsOurs(tail, Header().words())) CloseHoleOfFence();
+    return RollBack::kNotYet;
+  }
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
   // more.
   if (snapshot_ != 0 && coordinator.HasFailed(snapshot_)) DropSnapshotUnderFence();
@@ -123,17 +191,22 @@ Connection::RollBack Connection::RollBackUnderFence() {
   // A failure from before the database was last closed: there is nothing of ours to take back.
   if (database_->IsReopened()) return RewriteWholeLog(0);
   if (wal_index_ == nullptr) return RollBack::kNotSafe;
-  if (!database_->fence().put_back() && !PutBackHeader()) return RollBack::kNotSafe;
+  if (!database_->fence().put_back() && !PutBackHeader()) {
+    CloseHoleOfFence();
+    return RollBack::kNotSafe;
+  }
+  return CloseHoleForGood();
+}
+
+// What failed is out of sight, if it ever was in sight. The log begins anew behind what stays.
+Connection::RollBack Connection::CloseHoleForGood() {
   const WalIndexHeader header = Header();
   // Those readers would see the frames change that the next writer overwrites. Ours are refused
   // every read by now, and let go of their snapshots.
   if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
 
-  // Those that are under way may be told of the same failure, and would pass for another one after
-  // Resume(). They end without the fence.
-  coordinator.AwaitSyncs();
   database_->DrainSyncErrors();
-  int rc = CutLog(log_, header.last_frame(), header.salts());
+  int rc = CutLog(log_, header.last_frame(), header.generation());
   // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
   // lost. No sync is discarded from here on: it might lose the zeros of CutLog().
   if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
@@ -164,13 +237,12 @@ Connection::RollBack Connection::EndFailure(int rc) {
 }
 
 // Frames that were found in the log when it was opened are nobody's failed commit.
-LogCommit Connection::OldestToUndo() {
+LogCommit Connection::OldestToUndo(Lsn* beneath) {
   const Coordinator& coordinator = database_->coordinator();
   LogCommit oldest;
-  for (Lsn lsn = coordinator.durable() + 1; lsn <= coordinator.appended() && !oldest.can_undo;
-       lsn++) {
-    oldest = database_->commits().Get(lsn);
-  }
+  Lsn lsn = coordinator.durable();
+  while (lsn < coordinator.appended() && !oldest.can_undo) oldest = database_->commits().Get(++lsn);
+  if (beneath != nullptr) *beneath = oldest.can_undo ? lsn - 1 : lsn;
   return oldest;
 }
 
@@ -188,27 +260,34 @@ bool Connection::PutBackHeader() {
         database_->path().c_str(), reason);
     return false;
   };
-  const LogCommit oldest = OldestToUndo();
+  Lsn last_to_stay;
+  const LogCommit oldest = OldestToUndo(&last_to_stay);
   // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
   // of ours that is durable lies on top of them.
   const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
-  const bool beneath_is_durable =
-      coordinator.synced() >= beneath && tail > 0 && database_->IsOurs(tail - 1, now.words());
-  // The fence may have been let go of since: ReleaseThrough().
-  const bool is_back = now == WalIndexHeader(oldest.before).WithChange(now.change()) &&
-                       database_->IsOurs(tail, now.words());
+  const bool beneath_is_durable = coordinator.synced() >= beneath && database_->IsOnTop(tail) &&
+                                  database_->IsOurs(tail, now.words());
+  // The fence may have been let go of since: ReleaseThrough(). Then another process may have
+  // committed, too, but on top of the header that was put back.
+  const WalIndexHeader published(database_->published());
+  const bool is_back = published == WalIndexHeader(oldest.before).WithChange(published.change());
   if (oldest.can_undo && !is_back) {
     if (!database_->IsOurs(tail, now.words())) {
       return refuse("another process has committed on top");
     }
-    // Its own salts: the header before the first commit of a log may have others (wal.c:
-    // sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
-    if (std::memcmp(oldest.salts, now.salts(), 8) != 0) return refuse("the log was restarted");
+    // The salts of the commit itself: the header before the first commit of a log may have others
+    // (wal.c: sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
+    if (oldest.generation != now.generation()) return refuse("the log was restarted");
     // With a new change counter. A reader that read this header when it was there first, and then
     // how far a checkpoint has come, must not find it unchanged (wal.c: walTryBeginRead()).
-    const WalIndexHeader before = WalIndexHeader(oldest.before).WithChange(now.change() + 1);
-    if (before.last_frame() > now.last_frame() ||
-        before.last_frame() < CheckpointInfo::Load(wal_index_).backfilled) {
+    const uint32_t change = std::max(now.change(), published.change()) + 1;
+    const WalIndexHeader before = WalIndexHeader(oldest.before).WithChange(change);
+    // What was only announced has come no further than the snapshots of the failed commits, and
+    // then the fence, let it; or it was a recovery (wal.c: walIndexRecover()), or another process
+    // that has taken back its own, and nobody has copied anything.
+    const CheckpointInfo info = CheckpointInfo::Load(wal_index_);
+    const uint32_t copied = database_->fence().was_let_go() ? info.backfilled : info.copied;
+    if (before.last_frame() > now.last_frame() || before.last_frame() < copied) {
       return refuse("a checkpoint has copied failed commits");
     }
     // A checkpoint copies a page only if its newest frame is among those that it copies, and syncs
@@ -221,11 +300,17 @@ bool Connection::PutBackHeader() {
     before.Store(wal_index_, 1);
     main_->pMethods->xShmBarrier(main_);
     before.Store(wal_index_, 0);
-    database_->OnWriteUnlocking(before.words());
+    database_->OnWriteUnlocking(before.words(), true);
+    database_->OnPutBack(last_to_stay, before.change());
     database_->frames().Forget();
   }
   database_->fence().SetPutBack(beneath_is_durable);
   return true;
+}
+
+bool Connection::FailedIsInSight() const {
+  const Lsn appended = database_->coordinator().appended();
+  return database_->LastInSight(appended, Header().words()) == appended;
 }
 
 // Does anybody hold a snapshot that ends beyond `frame`?
@@ -272,7 +357,7 @@ bool Connection::RepairAtClose() {
   MutexLock lock(database_->fence().mutex());
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
   // lock. A checkpoint of another process may go on: it reads what is written again as it was.
-  if (!sole_user_) (void)database_->fence().Take(main_);
+  if (!sole_user_) (void)TakeFence();
   if (!sole_user_ && !database_->fence().HasWriteLock()) return false;
   return RewriteWholeLog(Header().last_frame()) == RollBack::kDone;
 }
@@ -282,7 +367,10 @@ void Connection::LeaveFence() {
   if (!database_->fence().IsHeldThrough(main_)) return;
   if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
   MutexLock lock(database_->fence().mutex());
-  if (LeavesHole()) CloseHole();
+  const uint64_t failures = database_->coordinator().failures();
+  if (LeavesHole() && CloseHole(WalIndexHeader(database_->published()).last_frame())) {
+    database_->fence().SetClosedBeneath(failures);
+  }
   database_->fence().ReleaseThrough(main_);
 }
 
@@ -297,8 +385,7 @@ bool Connection::LeavesHole() {
   const LogCommit oldest = OldestToUndo();
   const bool is_kept_out = database_->fence().HasWriteLock() ||
                            database_->write_holders().load(std::memory_order_acquire) != 0;
-  const bool is_same_log = std::memcmp(oldest.salts, Header().salts(), sizeof(oldest.salts)) == 0;
-  return is_kept_out && oldest.can_undo && is_same_log;
+  return is_kept_out && oldest.can_undo && oldest.generation == Header().generation();
 }
 
 // Are the failed commits still in sight because of another process? It would build on them before

@@ -45,10 +45,27 @@ sqlite3_vfs* BaseOf(sqlite3_vfs* vfs) { return ShimOf(vfs).base; }
 
 // ---- xOpen ----
 
+// A database file of a VFS beneath that has it from a shim already: all is left to that one, the
+// log too, of which MainFile::OfLog() knows nothing. Two would be one too many. The files of the
+// lower one would be used as those of any base VFS are, their xSync by one thread while another one
+// is in the middle of a commit: a sync that the lower one takes for that commit's, and puts off.
+class ShimmedFile final : public File {
+ public:
+  ShimmedFile(sqlite3_file* real, std::atomic<int>* open_files)
+      : File(real), open_files_(open_files) {
+    open_files_->fetch_add(1, std::memory_order_relaxed);
+  }
+  ~ShimmedFile() { open_files_->fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int>* const open_files_;
+};
+
 constexpr int kAlignment = alignof(std::max_align_t);
 constexpr int kWrapperSize =
     (static_cast<int>(std::max(sizeof(MainFile), sizeof(WalFile))) + kAlignment - 1) / kAlignment *
     kAlignment;
+static_assert(sizeof(ShimmedFile) <= sizeof(MainFile));
 
 sqlite3_file* RealFile(sqlite3_file* file) {
   return reinterpret_cast<sqlite3_file*>(reinterpret_cast<char*>(file) + kWrapperSize);
@@ -84,6 +101,15 @@ int OpenReal(ShimVfs* shim, const char* name, sqlite3_file* real, int flags, int
   return rc;
 }
 
+// Does a shim lie beneath, of this copy of the library or of another one? (A base VFS may say
+// SQLITE_OK to whatever it is asked.)
+bool IsShimmed(sqlite3_file* real) {
+  constexpr Lsn kNoAnswer = ~Lsn{0};
+  Lsns lsns = {kNoAnswer, kNoAnswer};
+  const int rc = real->pMethods->xFileControl(real, kFcntlLsns, &lsns);
+  return rc == SQLITE_OK && lsns.commit != kNoAnswer;
+}
+
 int OpenMain(ShimVfs* shim, const char* name, sqlite3_file* out, int flags, int* out_flags) {
   std::optional<FlushPolicy> policy;
   std::string error;
@@ -92,6 +118,11 @@ int OpenMain(ShimVfs* shim, const char* name, sqlite3_file* out, int flags, int*
   sqlite3_file* real = RealFile(out);
   int rc = OpenReal(shim, name, real, flags, out_flags);
   if (rc != SQLITE_OK) return rc;
+  if (IsShimmed(real)) {
+    auto* file = new (out) ShimmedFile(real, &shim->open_files);
+    file->pMethods = FileMethods<ShimmedFile>::For(*real->pMethods);
+    return SQLITE_OK;
+  }
   Database* database = nullptr;
   rc = Database::Join(shim->base, name, real, policy, shim->policy, &database, &error);
   if (rc != SQLITE_OK) {
@@ -232,6 +263,9 @@ int RefuseName(int rc, const char* name, const char* reason) {
   return rc;
 }
 
+// Of two shims the upper one would do nothing (ShimmedFile), not even by its own policy.
+sqlite3_vfs* WithoutShim(sqlite3_vfs* vfs) { return vfs->xOpen == Open ? BaseOf(vfs) : vfs; }
+
 int RegisterIfNew(std::unique_ptr<ShimVfs> shim, bool make_default) {
   MutexLock lock(ProcessMutex());
   if (sqlite3_vfs_find(shim->name.c_str()) != nullptr) return SQLITE_ERROR;
@@ -266,10 +300,10 @@ int Register(const char* name, const char* base_name, bool make_default,
   }
 
   auto shim = std::make_unique<ShimVfs>();
-  shim->base = base;
+  shim->base = WithoutShim(base);
   shim->name = name;
   shim->policy = policy;
-  FillVfs(shim.get(), *base);
+  FillVfs(shim.get(), *shim->base);
   const int rc = RegisterIfNew(std::move(shim), make_default);
   if (rc == SQLITE_ERROR) RefuseName(rc, name, "a VFS of this name is registered already");
   return rc;

@@ -98,6 +98,11 @@ class WalIndexHeader {
     header.words_[kWords - 1] = sum[1];
     return header;
   }
+  // Do both show the same log, as far? A recovery counts changes from 0 again (wal.c:
+  // walIndexRecover()), and a process that takes back its commits counts on.
+  bool ShowsTheSameAs(const WalIndexHeader& other) const {
+    return *this == other || *this == other.WithChange(change());
+  }
   // In bytes; 0 before the first commit of a new log.
   int page_size() const {
     uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
@@ -106,8 +111,15 @@ class WalIndexHeader {
   }
   // The last frame that is part of a commit; 0 for an empty log.
   uint32_t last_frame() const { return words_[4]; }
-  // Two words that name this generation of the log, as they stand in each of its frame headers.
-  const void* salts() const { return &words_[8]; }
+  // This generation of the log: its salts, in the order of bytes in which they stand in each of its
+  // frame headers.
+  uint64_t generation() const {
+    uint64_t salts;
+    std::memcpy(&salts, &words_[8], sizeof(salts));
+    return salts;
+  }
+  // Two words that are a checksum of all the others.
+  const void* checksum() const { return &words_[10]; }
 
   friend bool operator==(const WalIndexHeader&, const WalIndexHeader&) = default;
 
@@ -121,12 +133,13 @@ struct CheckpointInfo {
 
   uint32_t backfilled =
       0;  // frames that are in the database file, or that somebody tried to copy there
+  uint32_t copied = 0;                   // frames that are in the database file
   uint32_t read_marks[kReadMarks] = {};  // how far the readers with lock 3+i may read
 
   static CheckpointInfo Load(volatile void* wal_index) {
     CheckpointInfo info;
-    info.backfilled =
-        std::max(LoadShared(wal_index, kBackfill), LoadShared(wal_index, kBackfillAttempted));
+    info.copied = LoadShared(wal_index, kBackfill);
+    info.backfilled = std::max(info.copied, LoadShared(wal_index, kBackfillAttempted));
     for (int i = 0; i < kReadMarks; i++) {
       info.read_marks[i] = LoadShared(wal_index, kFirstReadMark + i);
     }
@@ -218,6 +231,11 @@ inline bool SamePage1ButSizes(const uint8_t* before, const uint8_t* after, int p
          std::memcmp(before + kSizesEnd, after + kSizesEnd, kVersions - kSizesEnd) == 0 &&
          std::memcmp(before + kVersionsEnd, after + kVersionsEnd,
                      static_cast<size_t>(page_size - kVersionsEnd)) == 0;
+}
+
+inline bool SameSchemaCookie(const uint8_t* page1, const uint8_t* other) {
+  constexpr int kCookie = 40;
+  return BigEndian32(page1 + kCookie) == BigEndian32(other + kCookie);
 }
 
 // Every page 1 begins with this, its terminating zero included.

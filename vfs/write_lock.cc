@@ -1,5 +1,7 @@
 // Connection: taking turns at the write lock.
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <thread>
 #include <utility>
 
@@ -15,7 +17,9 @@ int Connection::TakeTurn() {
   waited_inside_ = lock_timeout_ms_ != 0;
   if (has_turn_) return SQLITE_OK;
   if (lock_timeout_ms_ != 0) return AwaitTurn();
+  const bool has_slept = LostRace::SleepsUntil(writer_) != 0;
   if (queue.IsKept() && (std::exchange(let_through_, false) || !WaitsInLine())) return SQLITE_OK;
+  if (has_slept) SleepOut();
   LoseRace(false);
   return SQLITE_BUSY;
 }
@@ -44,9 +48,9 @@ int Connection::SetLockTimeout(int* timeout_ms) {
 
 int Connection::AskBaseUntilDeadline(const LockRequest& request) {
   constexpr std::chrono::microseconds kPoll(250);
-  int rc = AskBase(request);
-  if (rc != SQLITE_BUSY) return rc;
   const unsigned locks = request.locks();
+  int rc = locks == kCheckpointLock ? AskBaseForCheckpoint(request) : AskBase(request);
+  if (rc != SQLITE_BUSY) return rc;
   const bool exclusive = request.exclusive();
   const int64_t until = WaitsUntil(locks, exclusive);
   while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
@@ -118,7 +122,10 @@ void Connection::ReturnTurn() {
   // An SQLite that waits inside takes the lock before its snapshot, gives it up with the snapshot
   // before (wal.c: sqlite3WalEndReadTransaction()), and asks again at once, without waiting.
   const bool comes_back = waited_inside_ && !HoldsReadLock() && !Holds(kCheckpointLock);
-  if (has_turn_ && comes_back) database_->write_queue()->Favor(writer_);
+  // So does a statement whose turn finds the schema changed: it is prepared anew. Behind others
+  // that change it, each of its turns would, until SQLite gives up (SQLITE_SCHEMA).
+  const bool starts_again = writes_.is_empty() && page1_.schema_is_new();
+  if (has_turn_ && (comes_back || starts_again)) database_->write_queue()->Favor(writer_);
   let_through_ = let_through_ && comes_back;
   if (has_turn_) database_->write_queue()->Release(writer_);
   has_turn_ = false;
@@ -130,7 +137,25 @@ void Connection::ReturnTurn() {
   const bool had_old_snapshot =
       writes_.is_empty() && header_at_lock_.change() != change_at_snapshot_;
   if (!had_old_snapshot || !HoldsReadLock()) return;
-  LostRace::Note(database_->write_queue(), writer_, LostRace::SleepsUntil(writer_) != 0);
+  const bool has_slept = LostRace::SleepsUntil(writer_) != 0;
+  SleepOut();
+  LostRace::Note(database_->write_queue(), writer_, has_slept);
+}
+
+// The turn for which its sleep was cut short has come to nothing: the thread had no processor in
+// time. SQLite is about to call its busy handler. Should that give up, the rest of its last sleep
+// is slept here. So is what is put off, if the next call will give up: nobody else would sleep it.
+void Connection::SleepOut() {
+  Clock& clock = database_->clock();
+  const int64_t until = LostRace::SleepsUntil(writer_);
+  if (until <= clock.NowNanos() || busy_handler_ == nullptr || IsUpgrade()) return;
+  LoseRace(false);
+  LostRace::PutOffSleep();
+  const bool waits = busy_handler_(busy_argument_) != 0;
+  (void)LostRace::HasPutOffSleep();
+  if (waits && !LostRace::IsFinalSleep()) return;
+  const int64_t rest = std::max(until, LostRace::SleepsUntil(writer_)) - clock.NowNanos();
+  std::this_thread::sleep_for(std::chrono::nanoseconds(rest));
 }
 
 // SQLite has slept for the write lock, and is about to ask for it again: a writer for its snapshot
@@ -191,7 +216,7 @@ bool Connection::WaitsInLine() {
 }
 
 bool Connection::IsUpgrade() const {
-  sqlite3* db = db_ != nullptr ? *db_ : nullptr;
+  sqlite3* const db = Db();
   if (db == nullptr) return true;
   for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
     if (sqlite3_db_filename(db, schema) == name_) {

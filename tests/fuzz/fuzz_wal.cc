@@ -146,7 +146,9 @@ void CheckRepair(const Bytes& log, unsigned last_frame) {
   FUZZ_CHECK(file.bytes == log, "rewritten with other bytes");
 
   if (LogPageSize(log) == 0) return;
-  const int cut = CutLog(&file, last_frame, log.data() + kLogSaltsAt);
+  uint64_t generation;
+  std::memcpy(&generation, log.data() + kLogSaltsAt, sizeof(generation));
+  const int cut = CutLog(&file, last_frame, generation);
   FUZZ_CHECK(cut == SQLITE_OK, "%d", cut);
   const size_t kept = std::min(LogFrameAt(log, last_frame), log.size());
   FUZZ_CHECK(

@@ -16,7 +16,7 @@ enum class Flavour {
   kFailures,   // syncs fail
   kReopening,  // all close, and open again
   kAttached,   // two databases
-  kProcesses,  // two or three, one of them perhaps without the shim
+  kProcesses,  // two or three, one of them perhaps without the shim; else syncs may fail
   kCrowd,      // many writers
   kLarge,      // pages of up to 64 kB, transactions that spill
   kLater,      // COMMIT acknowledges little: the policy interval, flushes, waits for an LSN

@@ -211,9 +211,12 @@ class Process {
 
       const bool committed = rc == SQLITE_OK && !undo;
       // Of two databases, SQLite commits to one and then to the other. And a commit whose sync has
-      // failed may still come to light after a power cut, until the log is repaired.
+      // failed may still come to light after a power cut, until the log is repaired; or for good,
+      // if another process has committed on top.
       const bool in_commit = !committed && !undo && done == statements.size();
-      if (in_commit && (which == 2 || stock_ || IsFenced(databases[0]))) return;
+      const bool several_fail = plan_.log_failures > 0 && !plan_.one_process();
+      const bool may_stay = stock_ || several_fail || IsFenced(databases[0]);
+      if (in_commit && (which == 2 || may_stay)) return;
       for (const int i : databases) {
         record_->Append(committed ? Event::kAcknowledged : Event::kGone, static_cast<uint32_t>(i),
                         id, PromisedLevel() >= kFull);

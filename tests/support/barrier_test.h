@@ -10,6 +10,7 @@ namespace groupcommit::testing {
 class BarrierTest : public ShimTest {
  protected:
   static constexpr const char* kSoon = "PRAGMA groupcommit_policy='interval(max_delay_us=0)'";
+  static constexpr int kLongMillis = 1'000'000;
 
   static sqlite3_int64 CommitLsn(const Db& db) {
     sqlite3_int64 lsn = -1;

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -29,10 +30,21 @@ class FakeClock final : public Clock {
 
   void Yield() override {
     yields_.fetch_add(1);
+    if (while_yielding_) while_yielding_();
     std::this_thread::yield();
   }
-  bool TooShortToPark(int64_t nanos) override { return nanos < too_short_.load(); }
+  // What happens whenever a thread gives way, in that thread. REQUIRES: none does yet.
+  void SetWhileYielding(std::function<void()> what) { while_yielding_ = std::move(what); }
+  bool TooShortToPark(int64_t nanos) override {
+    if (auto meanwhile = TakeMeanwhile()) meanwhile();
+    return nanos < too_short_.load();
+  }
   void SetTooShortToPark(int64_t nanos) { too_short_.store(nanos); }
+  // What happens while the next thread asks that, in that thread.
+  void SetMeanwhile(std::function<void()> meanwhile) {
+    std::lock_guard lock(mutex_);
+    meanwhile_ = std::move(meanwhile);
+  }
 
   void WaitUntil(CondVar& cond, Mutex& mutex, int64_t deadline_nanos) override REQUIRES(mutex) {
     uint64_t id;
@@ -142,6 +154,11 @@ class FakeClock final : public Clock {
     int64_t deadline;
   };
 
+  std::function<void()> TakeMeanwhile() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(meanwhile_, nullptr);
+  }
+
   // A sleeper holds its mutex from before it is in the list until it waits, so that no signal is
   // lost.
   static void WakeUp(const std::vector<Sleeper>& sleepers) {
@@ -152,6 +169,7 @@ class FakeClock final : public Clock {
   }
 
   std::atomic<int64_t> yields_{0};
+  std::function<void()> while_yielding_;
   std::atomic<int64_t> too_short_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -160,6 +178,7 @@ class FakeClock final : public Clock {
   uint64_t next_id_ = 0;
   int waits_ = 0;
   bool running_free_ = false;
+  std::function<void()> meanwhile_;
   bool stalling_ = false;  // the next wait keeps its mutex
   bool stalled_ = false;   // somebody does
 };

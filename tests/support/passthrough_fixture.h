@@ -202,6 +202,19 @@ inline constexpr char kWork[] = R"sql(
   PRAGMA integrity_check;
 )sql";
 
+// In rollback mode, then WAL, then exclusive locking mode, as far as the base can.
+inline void UseAll(RecordedSession& s) {
+  s.Open(0, s.path("test.db"));
+  s.Sql(0, std::string("PRAGMA mmap_size=100000;") + kWork);
+  s.Sql(0, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; INSERT INTO t VALUES(7001, 1, 1);");
+  s.Open(1, s.path("test.db"));
+  s.Sql(1, "SELECT count(*) FROM t; INSERT INTO t VALUES(7002, 2, 2); PRAGMA wal_checkpoint;");
+  s.Sql(0, "SELECT count(*) FROM t; INSERT INTO t VALUES(7003, 3, 3);");
+  s.Close(1);
+  s.Sql(0, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;");
+  s.Sql(0, "INSERT INTO t VALUES(7004, datetime('now') > '2020', 4);");
+}
+
 inline std::string Pragma(const std::string& name, const std::string& value) {
   return "PRAGMA " + name + "=" + value + ";";
 }

@@ -7,6 +7,7 @@ namespace groupcommit::testing {
 
 struct PlainVfs::File : sqlite3_file {
   sqlite3_io_methods methods;
+  const char* made;  // of sqlite3_create_filename(), or null
 
   // Ours is in front of it.
   sqlite3_file* base() { return reinterpret_cast<sqlite3_file*>(this + 1); }
@@ -19,7 +20,11 @@ template <class F>
 sqlite3_io_methods MakeMethods() {
   static const auto base = [](sqlite3_file* file) { return static_cast<F*>(file)->base(); };
   sqlite3_io_methods methods{};
-  methods.xClose = [](sqlite3_file* f) { return base(f)->pMethods->xClose(base(f)); };
+  methods.xClose = [](sqlite3_file* f) {
+    const int rc = base(f)->pMethods->xClose(base(f));
+    sqlite3_free_filename(const_cast<char*>(static_cast<F*>(f)->made));
+    return rc;
+  };
   methods.xRead = [](sqlite3_file* f, void* data, int n, sqlite3_int64 at) {
     return base(f)->pMethods->xRead(base(f), data, n, at);
   };
@@ -125,9 +130,18 @@ int PlainVfs::Open(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int f
   auto* self = static_cast<File*>(file);
   const auto* plain = static_cast<PlainVfs*>(vfs->pAppData);
   sqlite3_vfs* base = plain->base_;
+  self->made = nullptr;
+  const bool is_log = (flags & SQLITE_OPEN_WAL) != 0;
+  if (plain->makes_names_ && (is_log || (flags & SQLITE_OPEN_MAIN_DB) != 0)) {
+    const char* database = is_log ? sqlite3_filename_database(name) : name;
+    self->made = sqlite3_create_filename(database, sqlite3_filename_journal(database),
+                                         sqlite3_filename_wal(database), 0, nullptr);
+    name = is_log ? sqlite3_filename_wal(self->made) : self->made;
+  }
   const int rc = base->xOpen(base, name, self->base(), flags, out_flags);
   if (self->base()->pMethods == nullptr) {
     self->pMethods = nullptr;
+    sqlite3_free_filename(const_cast<char*>(self->made));
     return rc;
   }
   self->methods = methods;

@@ -13,6 +13,9 @@ class PlainVfs {
   // Registers a VFS called `name` over the one called `base`, which must stay and have version 2 or
   // later; not the default. Its files keep their version, also without shared memory.
   PlainVfs(std::string name, const char* base, bool shared_memory = true);
+  // From now on databases and logs are opened by names that it makes itself, one for each, as a VFS
+  // that renames them would.
+  void SetMakesNames() { makes_names_ = true; }
   // REQUIRES: every file is closed.
   ~PlainVfs();
   PlainVfs(const PlainVfs&) = delete;
@@ -27,6 +30,7 @@ class PlainVfs {
   const std::string name_;
   sqlite3_vfs* const base_;
   const bool shared_memory_;
+  bool makes_names_ = false;
   sqlite3_vfs vfs_;
 };
 

@@ -16,7 +16,7 @@
 namespace groupcommit::testing {
 namespace {
 
-constexpr unsigned kChildSeconds = 120;
+constexpr unsigned kChildSeconds = 900;
 
 }  // namespace
 

@@ -73,19 +73,49 @@ RecordedSession::~RecordedSession() {
 }
 
 void RecordedSession::Record(const Call& call) {
-  const bool is_of_log =
-      call.op == Op::kFileControl && call.flags == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED;
+  constexpr int kFcntlLsns = 0x47430004;  // vfs/main_file.h
+  const bool is_question =
+      call.op == Op::kFileControl &&
+      (call.flags == GROUPCOMMIT_FCNTL_WRITES_MAY_BE_JOINED || call.flags == kFcntlLsns);
   const bool is_of_opened =
       last_op_ == Op::kOpen && ((last_kind_ == FileKind::kWal && call.op == Op::kFileSize) ||
                                 (last_kind_ == FileKind::kMainDb && call.op == Op::kFileControl &&
                                  call.flags == SQLITE_FCNTL_HAS_MOVED));
-  added_by_shim_ = is_of_log || is_of_opened;
+  added_by_shim_ = is_question || is_of_opened || IsOfRestart(call);
   if (added_by_shim_) return;
   last_op_ = call.op;
   last_kind_ = call.kind;
   calls_.push_back(std::string(OpName(call.op)) + " " + KindName(call.kind) + " " +
                    NameIn(call.path) + " at " + std::to_string(call.offset) + ", " +
                    std::to_string(call.amount) + ", flags " + std::to_string(call.flags));
+}
+
+// Is it of the checkpoint lock that a writer takes while it starts the log over? SQLite itself does
+// not ask for it under the write lock (but together with the next one, to recover the log).
+bool RecordedSession::IsOfRestart(const Call& call) {
+  constexpr int kWrite = 0;
+  constexpr int kCheckpoint = 1;
+  if (call.op != Op::kShmLock) return false;
+  const bool locks = (call.flags & SQLITE_SHM_LOCK) != 0;
+  if (call.offset == kWrite) {
+    if (locks) {
+      writing_.insert(call.file);
+    } else {
+      writing_.erase(call.file);
+    }
+  }
+  // It was refused the write lock, and gives up its snapshot.
+  if (call.flags == (SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED)) writing_.erase(call.file);
+  if (call.offset != kCheckpoint || call.amount != 1) return false;
+  if (locks) {
+    if (!writing_.contains(call.file)) return false;
+    restarting_.insert(call.file);
+    return true;
+  }
+  const auto mine = restarting_.find(call.file);
+  if (mine == restarting_.end()) return false;
+  restarting_.erase(mine);
+  return true;
 }
 
 int RecordedSession::FaultFor(const Call& call) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,8 +50,9 @@ class RecordedSession {
   const std::vector<std::string>& outcome() const { return outcome_; }
 
   // A line for each call that reached the storage, in order. Without those that the shim is
-  // documented to add: xFileSize right after it has opened a log, and
-  // xFileControl(SQLITE_FCNTL_HAS_MOVED) right after it has opened a database.
+  // documented to add: xFileSize right after it has opened a log,
+  // xFileControl(SQLITE_FCNTL_HAS_MOVED) right after it has opened a database, and those that keep
+  // checkpoints out while a writer starts the log over.
   const std::vector<std::string>& calls() const { return calls_; }
 
   // The files *.db that the session left. REQUIRES: all connections are closed.
@@ -58,6 +60,7 @@ class RecordedSession {
 
  private:
   void Record(const Call& call);
+  bool IsOfRestart(const Call& call);
   int FaultFor(const Call& call);
 
   TestStorage* const storage_;
@@ -68,7 +71,9 @@ class RecordedSession {
   std::vector<std::string> calls_;
   Op last_op_ = Op::kClose;
   FileKind last_kind_ = FileKind::kOther;
-  bool added_by_shim_ = false;  // the call that was recorded last
+  std::set<const sqlite3_file*> writing_;          // has asked for the write lock
+  std::multiset<const sqlite3_file*> restarting_;  // has asked for the checkpoint lock then
+  bool added_by_shim_ = false;                     // the call that was recorded last
   int counted_ = 0;
   int fail_at_ = 0;
 };

@@ -49,6 +49,13 @@ class ShimTest : public ::testing::Test {
 
   int64_t WalSyncs() { return storage_.Counters(FileKind::kWal).syncs; }
 
+  // Until the hook is taken away.
+  void FailWritesToTheLog() {
+    storage_.SetFaultHook([](const Call& call) {
+      return call.op == Op::kWrite && call.kind == FileKind::kWal ? SQLITE_IOERR : SQLITE_OK;
+    });
+  }
+
   // Runs `sql` in a thread of its own.
   static std::future<int> ExecAsync(Db& db, const std::string& sql) {
     return std::async(std::launch::async, [&db, sql] { return db.Exec(sql); });

@@ -127,6 +127,14 @@ void ExpectIntact(const std::string& path, const char* file, int line) {
   if (result != "ok") ADD_FAILURE_AT(file, line) << path << ": " << result;
 }
 
+// Only newer ones tell by sqlite3_compileoption_used(); but their unix VFS has to know timeouts.
+bool SqliteWaitsInside() {
+  TempDir dir;
+  Db db(dir.File("waits.db"), "unix");
+  int none = 0;
+  return sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_LOCK_TIMEOUT, &none) == SQLITE_OK;
+}
+
 bool HaveStockShell() {
   static const bool have = std::system("sqlite3 -version >/dev/null 2>&1") == 0;
   return have;

@@ -80,7 +80,7 @@ void ExpectIntact(const std::string& path, const char* file = __builtin_FILE(),
                   int line = __builtin_LINE());
 
 // Was SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT? Then it waits for locks in the VFS.
-inline bool SqliteWaitsInside() { return sqlite3_compileoption_used("ENABLE_SETLK_TIMEOUT") != 0; }
+bool SqliteWaitsInside();
 
 // False where the sqlite3 command-line shell is not installed.
 bool HaveStockShell();

@@ -37,18 +37,19 @@ class StrangerFixture : public ShimTest {
     return db;
   }
 
-  // A flush of ours fails. If anything were written to the log at `from` or behind, the other
-  // process would do `sql` at that moment.
-  void FailAFlushThatMayNotWrite(int64_t from, const char* sql) {
+  // A flush of ours fails. If anything is written to the log at `from` or behind, `meanwhile`
+  // happens before that. True if it has.
+  template <class Meanwhile>
+  bool FailAFlush(int64_t from, Meanwhile meanwhile) {
     std::atomic<bool> seen{false};
     storage_.SetObserver([&](const Call& call) {
       if (call.op != Op::kWrite || call.kind != FileKind::kWal || call.offset < from) return;
-      if (!seen.exchange(true)) stranger_.Exec(sql);
+      if (!seen.exchange(true)) meanwhile();
     });
     storage_.FailSyncs(FileKind::kWal, 1, 1);
     EXPECT_EQ(a_.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
-    EXPECT_FALSE(seen);
     storage_.SetObserver(nullptr);
+    return seen;
   }
 
   // A commit of a_ whose sync fails, while that is under way `meanwhile` happens.
@@ -67,6 +68,24 @@ class StrangerFixture : public ShimTest {
       acknowledged += stranger_.Exec("INSERT INTO t VALUES('acknowledged')") == SQLITE_OK;
     }
     return acknowledged;
+  }
+
+  // In the transaction that it has begun, or in another one if it is told of the failure.
+  void CommitOrTryAgain() {
+    if (stranger_.Exec("INSERT INTO t VALUES('acknowledged'); COMMIT") == SQLITE_OK) return;
+    stranger_.Exec("ROLLBACK");
+    stranger_.ExecOk("INSERT INTO t VALUES('acknowledged')");
+  }
+
+  // As a process leaves it that dies while it writes the header. Nobody has the write lock.
+  void DamageWalIndex() {
+    constexpr int kChecksum = 10;  // wal.c: WalIndexHdr.aCksum
+    sqlite3_file* file = nullptr;
+    void volatile* map = nullptr;
+    sqlite3_file_control(stranger_.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    ASSERT_EQ(file->pMethods->xShmMap(file, 0, 32768, 0, &map), SQLITE_OK);
+    auto* words = static_cast<volatile uint32_t*>(map);
+    words[kChecksum] = ~words[kChecksum];
   }
 
   // Ends the transaction that it has begun, and makes others.

@@ -10,12 +10,11 @@
 #include <thread>
 #include <utility>
 
+#include "support/patience.h"
 #include "support/test_storage_handle.h"
 
 namespace groupcommit::testing {
 namespace {
-
-constexpr std::chrono::seconds kDeadline{30};
 
 [[noreturn]] void Die(const std::string& message) {
   std::fprintf(stderr, "test storage: %s\n", message.c_str());
@@ -266,7 +265,7 @@ void TestStorage::OpenGate() {
 }
 
 bool TestStorage::WaitForHeldSyncs(int n) {
-  const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+  const auto deadline = std::chrono::steady_clock::now() + kHangs;
   MutexLock lock(mutex_);
   while (held_.size() < static_cast<size_t>(n)) {
     const auto left = deadline - std::chrono::steady_clock::now();

@@ -180,7 +180,7 @@ class TestStorage {
   // Lets all through and holds no more.
   void OpenGate();
 
-  // Waits until at least n syncs are held.  False after 30 s: the test has failed.
+  // Waits until at least n syncs are held.  False after kHangs: the test has failed.
   [[nodiscard]] bool WaitForHeldSyncs(int n);
   int HeldSyncs() const;
 
