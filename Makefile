@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: all demo test check model fuzz torture mutations bench install package format clean help
+.PHONY: all demo test check model fuzz torture mutations sqlite-tests bench install package format clean help
 .NOTPARALLEL:
 # "make -j" is for this file only; below it, JOBS says how many jobs there are.
 unexport MAKEFLAGS
@@ -59,6 +59,10 @@ mutations:
 	@.ci/deps mutations
 	JOBS=$(JOBS) tests/mutations/run
 
+sqlite-tests:
+	@.ci/deps sqlite-tests
+	JOBS=$(JOBS) tests/sqlite/run
+
 bench:
 	@.ci/deps bench
 	@$(configure) -DGROUPCOMMIT_BENCH=ON
@@ -97,6 +101,7 @@ help:
 	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
 	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
 	@echo "make mutations builds faults into the library; the laboratory has to find each of them"
+	@echo "make sqlite-tests   SQLite's own tests of the WAL and of locks, over groupcommit; gets its source"
 	@echo "make bench     runs the benchmarks, prints tables, draws bench/plots/*.svg; see bench/README.md"
 	@echo "make install   libraries, header, extension and demo, to PREFIX ($(PREFIX)); DESTDIR"
 	@echo "make package   Debian packages of them, in build/packages/"
