@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 POLICY = re.compile(r"^(auto|on_each_flush|\w+\(.*\))$")
 
 
