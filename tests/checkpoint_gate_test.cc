@@ -66,13 +66,23 @@ TEST_F(CheckpointGateTest, OneByHandIsNotSkipped) {
 // It may be of a log of three frames.
 TEST_F(CheckpointGateTest, OneByHandDoesNotTellWhereAutomaticOnesBegin) {
   EXPECT_EQ(BeginByHand(3), Advice::kAsStock);
-  EXPECT_EQ(BeginByHand(6), Advice::kAsStock);
-  Begin(100);
-  EXPECT_EQ(Begin(1999), Advice::kSkip);
+  EXPECT_EQ(BeginByHand(1999), Advice::kAsStock);
+  EXPECT_EQ(BeginByHand(2000), Advice::kHoldWriters);
   EXPECT_EQ(Begin(2000), Advice::kHoldWriters);
   EXPECT_EQ(BeginByHand(5000, kNextLog), Advice::kAsStock);
   EXPECT_EQ(BeginByHand(9999, kNextLog), Advice::kAsStock);
   EXPECT_EQ(BeginByHand(10000, kNextLog), Advice::kHoldWriters);
+}
+
+TEST_F(CheckpointGateTest, TheFirstAutomaticOneTellsAfterOnesByHand) {
+  EXPECT_EQ(BeginByHand(3), Advice::kAsStock);
+  EXPECT_EQ(Begin(100), Advice::kAsStock);
+  EXPECT_EQ(Begin(199), Advice::kSkip);
+  EXPECT_EQ(BeginByHand(199), Advice::kAsStock);
+  EXPECT_EQ(Begin(200), Advice::kHoldWriters);
+  gate_.OnEnd(200, false);
+  EXPECT_EQ(Begin(224), Advice::kSkip) << "a quarter of it";
+  EXPECT_EQ(Begin(225), Advice::kHoldWriters);
 }
 
 // With stock SQLite nothing would be in its way.

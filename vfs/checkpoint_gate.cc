@@ -28,14 +28,15 @@ CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generat
   MutexLock lock(mutex_);
   if (generation != generation_ || first_ == 0) {
     generation_ = generation;
-    first_ = committer != 0 ? frames : std::max(frames, kUsualFrames);
-    due_at_ = Add(first_, first_);
-    step_ = std::max(1u, first_ / kSoon);
+    SetFirst(committer != 0 ? frames : std::max(frames, kUsualFrames));
     committer_ = committer;
     several_ = false;
     return Advice::kAsStock;
   }
-  if (committer != 0 && committer_ == 0) committer_ = committer;
+  if (committer != 0 && committer_ == 0) {
+    if (frames < first_) SetFirst(frames);
+    committer_ = committer;
+  }
   if (committer != 0 && committer != committer_) several_ = true;
   if (frames >= due_at_) return Advice::kHoldWriters;
   if (committer == 0 || alone) return Advice::kAsStock;
@@ -43,6 +44,12 @@ CheckpointGate::Advice CheckpointGate::OnBegin(uint32_t frames, uint64_t generat
   // several connections make checkpoints; if one alone does, its sqlite3_wal_hook() may hand the
   // error on, and then the statement ends with it that has committed.
   return several_ ? Advice::kSkip : Advice::kAsStock;
+}
+
+void CheckpointGate::SetFirst(uint32_t frames) {
+  first_ = frames;
+  due_at_ = Add(frames, frames);
+  step_ = std::max(1u, frames / kSoon);
 }
 
 // If the log is not started over after this, somebody reads from it, perhaps for a moment, perhaps

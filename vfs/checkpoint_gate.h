@@ -44,7 +44,7 @@ class CheckpointGate {
   std::atomic<int>& leaving() { return leaving_; }
   std::atomic<int>& log_readers() { return log_readers_; }
 
-  // A log that is shorter says nothing of where automatic checkpoints begin, if it is not one.
+  // A log that is shorter says nothing of where automatic checkpoints begin, until there is one.
   static constexpr uint32_t kUsualFrames = 1000;  // SQLITE_DEFAULT_WAL_AUTOCHECKPOINT
 
   enum class Advice : uint8_t {
@@ -65,6 +65,8 @@ class CheckpointGate {
   bool Await(const std::atomic<int>& count, int rest, int64_t deadline) const;
 
  private:
+  void SetFirst(uint32_t frames) REQUIRES(mutex_);
+
   Clock* const clock_;
   std::atomic<int> writers_{0};
   std::atomic<int> leaving_{0};
@@ -72,7 +74,7 @@ class CheckpointGate {
 
   Mutex mutex_;
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
-  uint32_t first_ GUARDED_BY(mutex_) = 0;      // frames at the first checkpoint of this log
+  uint32_t first_ GUARDED_BY(mutex_) = 0;      // frames at the first automatic one of this log
   uint32_t due_at_ GUARDED_BY(mutex_) = 0;     // frames
   uint32_t step_ GUARDED_BY(mutex_) = 0;       // frames from one that did not copy all to the next
   uint64_t committer_ GUARDED_BY(mutex_) = 0;  // of one of them, 0 if there was none
