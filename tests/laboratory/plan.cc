@@ -5,9 +5,9 @@
 namespace groupcommit::testing {
 
 const char* NameOf(Flavour flavour) {
-  static constexpr const char* kNames[kFlavours] = {"plain",     "mixed",    "failures",
-                                                    "reopening", "attached", "processes",
-                                                    "crowd",     "large",    "later"};
+  static constexpr const char* kNames[kFlavours] = {
+      "plain",     "mixed", "failures", "reopening", "attached",
+      "processes", "crowd", "large",    "later",     "killed"};
   return kNames[static_cast<int>(flavour)];
 }
 
@@ -101,6 +101,13 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       plan.readers = random.Between(1, 2);
       plan.phases = random.Between(1, 3);
       break;
+    case Flavour::kKilled:
+      plan.shim_processes = random.Between(2, 3);
+      plan.stock_processes = random.OneIn(3) ? 1 : 0;
+      plan.writers = random.Between(plan.shim_processes + plan.stock_processes, 8);
+      plan.normal = random.OneIn(2);
+      plan.deaths = true;
+      break;
   }
   plan.barriers = flavour == Flavour::kLater || random.OneIn(2);
   plan.interval = random.OneIn(flavour == Flavour::kLater ? 2 : 8);
@@ -127,7 +134,7 @@ std::string ToText(const Plan& plan) {
       << (plan.savepoints ? ", savepoints" : "") << (plan.spills ? ", spills" : "")
       << (plan.schema_changes ? ", schema changes" : "") << (plan.polite ? ", busy timeout" : "")
       << (plan.mmap_size > 0 ? ", mmap" : "") << ", syncs up to " << plan.sync_micros << " us, "
-      << plan.log_failures << " of 1000 fail";
+      << plan.log_failures << " of 1000 fail" << (plan.deaths ? ", processes die" : "");
   return out.str();
 }
 

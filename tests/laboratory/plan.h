@@ -20,8 +20,9 @@ enum class Flavour {
   kCrowd,      // many writers
   kLarge,      // pages of up to 64 kB, transactions that spill
   kLater,      // COMMIT acknowledges little: the policy interval, flushes, waits for an LSN
+  kKilled,     // two to four processes, of which all but one may die at any moment
 };
-inline constexpr int kFlavours = 9;
+inline constexpr int kFlavours = 10;
 const char* NameOf(Flavour flavour);
 
 struct Plan {
@@ -52,6 +53,7 @@ struct Plan {
   std::string policy = "auto";
   int sync_micros = 200;
   int log_failures = 0;  // out of 1000 syncs
+  bool deaths = false;   // processes are killed
 
   // Are all connections in one process, so that readers see nothing that is not durable?
   bool one_process() const { return shim_processes + stock_processes == 1; }

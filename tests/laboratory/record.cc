@@ -53,6 +53,7 @@ struct Record::Shared {
   uint64_t seed;
   int sync_micros;
   int log_failures;
+  bool deaths;
   uint32_t file_count;
   File files[kMaxFiles];
 };
@@ -75,6 +76,7 @@ void Record::Lock() {
   if (pthread_mutex_lock(&shared_->mutex) == EOWNERDEAD) {
     pthread_mutex_consistent(&shared_->mutex);  // an event counts once it is whole
   }
+  if (steps_left_ > 0 && --steps_left_ == 0) _exit(0);
 }
 
 void Record::Unlock() { pthread_mutex_unlock(&shared_->mutex); }
@@ -84,12 +86,15 @@ void Record::Reset(uint64_t seed) {
   shared_->count = shared_->syncs = 0;
   shared_->seed = seed;
   shared_->sync_micros = shared_->log_failures = 0;
+  shared_->deaths = false;
   shared_->file_count = 0;
 }
 
 uint64_t Record::seed() const { return shared_->seed; }
 void Record::SetSyncMicros(int longest) { shared_->sync_micros = longest; }
 void Record::SetFailures(int of_log) { shared_->log_failures = of_log; }
+void Record::SetDeaths(bool deaths) { shared_->deaths = deaths; }
+bool Record::HasDeaths() const { return shared_->deaths; }
 int64_t Record::count() const { return shared_->count; }
 
 void Record::Append(Event::Kind kind, uint32_t file, int64_t a, int64_t b, std::string_view data) {

@@ -56,6 +56,10 @@ class Record {
   // How many syncs of a log out of 1000 fail. Those of a database file do not: SQLite itself loses
   // commits if one does, since the next checkpoint goes on after what an earlier one has copied.
   void SetFailures(int of_log);
+  // Whether processes die. Then nothing happens between a change of a file and its record.
+  void SetDeaths(bool deaths);
+  // This process dies at once after it has had to do with the record so many times more.
+  void DieAfter(int steps) { steps_left_ = steps; }
 
   // ---- While it is written; any thread of any of the processes ----
 
@@ -63,6 +67,18 @@ class Record {
               std::string_view data = {});
   void Mistake(const std::string& text) { Append(Event::kMistake, 0, 0, 0, text); }
 
+  // Calls `change()`, which returns an SQLite result code, and records what it did if it succeeded.
+  template <class Change>
+  int ChangeFile(Event::Kind kind, uint32_t file, int64_t a, std::string_view data, Change change) {
+    // Only afterwards: a sync that begins in between need not cover it.
+    const bool deaths = HasDeaths();
+    if (deaths) Lock();
+    const int rc = change();
+    if (!deaths) Lock();
+    if (rc == 0) AppendLocked(kind, file, a, 0, data, {});
+    Unlock();
+    return rc;
+  }
   // Calls `open()`, which returns an SQLite result code, and makes `path` known if that opened it.
   template <class Open>
   int OpenFile(const char* path, Open open, uint32_t* file, uint32_t* errors) {
@@ -99,6 +115,7 @@ class Record {
  private:
   struct Shared;
 
+  bool HasDeaths() const;
   void Lock();
   void Unlock();
   void AppendLocked(Event::Kind kind, uint32_t file, int64_t a, int64_t b, std::string_view first,
@@ -108,6 +125,7 @@ class Record {
 
   Shared* const shared_;
   char* const events_;
+  int steps_left_ = 0;  // of this process; 0: any number. Guarded by the lock.
 };
 
 // A hash that makes good random numbers of counters (splitmix64).

@@ -33,18 +33,14 @@ int Read(sqlite3_file* f, void* data, int size, sqlite3_int64 offset) noexcept {
 }
 
 int Write(sqlite3_file* f, const void* data, int size, sqlite3_int64 offset) noexcept {
-  const int rc = Base(f)->pMethods->xWrite(Base(f), data, size, offset);
-  if (rc != SQLITE_OK) return rc;
-  // Only now: a sync that begins in between need not cover it.
-  record->Append(Event::kWrite, Self(f).number, offset, 0,
-                 {static_cast<const char*>(data), static_cast<size_t>(size)});
-  return SQLITE_OK;
+  return record->ChangeFile(Event::kWrite, Self(f).number, offset,
+                            {static_cast<const char*>(data), static_cast<size_t>(size)},
+                            [&] { return Base(f)->pMethods->xWrite(Base(f), data, size, offset); });
 }
 
 int Truncate(sqlite3_file* f, sqlite3_int64 size) noexcept {
-  const int rc = Base(f)->pMethods->xTruncate(Base(f), size);
-  if (rc == SQLITE_OK) record->Append(Event::kTruncate, Self(f).number, size);
-  return rc;
+  return record->ChangeFile(Event::kTruncate, Self(f).number, size, {},
+                            [&] { return Base(f)->pMethods->xTruncate(Base(f), size); });
 }
 
 int Sync(sqlite3_file* f, int) noexcept {

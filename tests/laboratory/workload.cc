@@ -495,6 +495,7 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
   record->Reset(plan.seed);
   record->SetSyncMicros(plan.sync_micros);
   record->SetFailures(plan.log_failures);
+  record->SetDeaths(plan.deaths);
 
   std::vector<pid_t> children;
   const int processes = plan.shim_processes + plan.stock_processes;
@@ -503,6 +504,8 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
     const pid_t child = fork();
     if (child == 0) {
       alarm(2 * kPatienceMillis / 1000);  // one that hangs must not hang the test
+      // In the middle of its work, most of the time.
+      if (plan.deaths) record->DieAfter(Random(Mix(plan.seed) + i).Between(1, plan.commits * 4));
       Process(plan, dir, record, i).Run();
       _exit(0);
     }
