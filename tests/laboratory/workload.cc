@@ -197,16 +197,23 @@ class Process {
       for (const int i : databases) AddChanges(id, kSchemas[i], &statements);
       const bool alone = statements.size() == 1 && random_.OneIn(2);
       const bool undo = !alone && random_.OneIn(10);
+      const bool immediate = which == 2 || random_.OneIn(2);
+      const bool reads_first = !alone && !immediate && random_.OneIn(4);
       if (!alone) {
-        statements.insert(statements.begin(),
-                          which == 2 || random_.OneIn(2) ? "BEGIN IMMEDIATE" : "BEGIN");
+        if (reads_first) {
+          statements.insert(statements.begin(),
+                            std::string("SELECT max(id) FROM ") + kSchemas[databases[0]] + ".t");
+        }
+        statements.insert(statements.begin(), immediate ? "BEGIN IMMEDIATE" : "BEGIN");
         statements.push_back(undo ? "ROLLBACK" : "COMMIT");
       }
       for (const int i : databases) is_interval_[i] = HasPolicyInterval(i);
       int rc = SQLITE_OK;
       size_t done = 0;
       while (done < statements.size() && rc == SQLITE_OK) rc = db_.Exec(statements[done++]);
-      Expect(rc, statements[done - 1]);
+      // Who has read before waits for no lock, and may write only if nobody has since.
+      const bool too_late = reads_first && (rc & 0xff) == SQLITE_BUSY;
+      if (!too_late) Expect(rc, statements[done - 1]);
       if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
 
       const bool committed = rc == SQLITE_OK && !undo;
