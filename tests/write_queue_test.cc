@@ -37,6 +37,17 @@ TEST_F(WriteQueueTest, ATurnAtAFreeLockComesAtOnce) {
   EXPECT_TRUE(queue_.TryAcquire(1));
 }
 
+// Looked at afterwards the lock may be nobody's, and who never waits would not come again.
+TEST_F(WriteQueueTest, WhoIsRefusedIsToldWhetherItWasForATurn) {
+  bool is_kept = false;
+  ASSERT_TRUE(queue_.AwaitTurn(1, queue_.NewTicket(), clock_.NowNanos(), true));
+  EXPECT_FALSE(queue_.TryAcquire(2, &is_kept));
+  EXPECT_TRUE(is_kept);
+  ASSERT_TRUE(queue_.TryAcquire(1));
+  EXPECT_FALSE(queue_.TryAcquire(2, &is_kept));
+  EXPECT_FALSE(is_kept);
+}
+
 TEST_F(WriteQueueTest, TheLowestTicketComesFirst) {
   ASSERT_TRUE(queue_.TryAcquire(1));
   std::future<bool> third = StartWaiter(13, 3);

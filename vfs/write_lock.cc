@@ -13,12 +13,13 @@ namespace groupcommit {
 // which sleeps in line (xSleep).
 int Connection::TakeTurn() {
   WriteQueue& queue = *database_->write_queue();
-  has_turn_ = queue.TryAcquire(writer_);
+  bool is_kept = false;  // as it was refused: it may be nobody's any more
+  has_turn_ = queue.TryAcquire(writer_, &is_kept);
   waited_inside_ = lock_timeout_ms_ != 0;
   if (has_turn_) return SQLITE_OK;
   if (lock_timeout_ms_ != 0) return AwaitTurn();
   const bool has_slept = LostRace::SleepsUntil(writer_) != 0;
-  if (queue.IsKept() && (std::exchange(let_through_, false) || !WaitsInLine())) return SQLITE_OK;
+  if (is_kept && (std::exchange(let_through_, false) || !WaitsInLine())) return SQLITE_OK;
   if (has_slept) SleepOut();
   LoseRace(false);
   return SQLITE_BUSY;

@@ -6,11 +6,14 @@ namespace groupcommit {
 
 // ---- The lock ----
 
-bool WriteQueue::TryAcquire(Writer writer) {
+bool WriteQueue::TryAcquire(Writer writer, bool* is_kept) {
   uint64_t lock = lock_.load(std::memory_order_acquire);
   while (lock == 0 && IsWarmElsewhere()) lock = lock_.load(std::memory_order_acquire);
   do {
-    if (lock != KeptFor(writer) && !IsFree(lock)) return false;
+    if (lock != KeptFor(writer) && !IsFree(lock)) {
+      if (is_kept != nullptr) *is_kept = IsKept(lock);
+      return false;
+    }
   } while (!lock_.compare_exchange_weak(lock, HeldBy(writer), std::memory_order_acq_rel,
                                         std::memory_order_acquire));
   changed_hands_at_.store(clock_->NowNanos(), std::memory_order_relaxed);

@@ -65,9 +65,9 @@ class WriteQueue {
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
-  // True if the lock is `writer`'s now. Takes no mutex, and waits for kWarmNanos at most. Any
-  // thread.
-  bool TryAcquire(Writer writer);
+  // True if the lock is `writer`'s now; else `*is_kept` tells whether it was kept for somebody who
+  // had not come for it yet. Takes no mutex, and waits for kWarmNanos at most. Any thread.
+  bool TryAcquire(Writer writer, bool* is_kept = nullptr);
 
   // Hands the lock on to whoever waits for it. REQUIRES: it is `writer`'s. Any thread.
   void Release(Writer writer) EXCLUDES(mutex_);
