@@ -127,11 +127,20 @@ class FakeClock final : public Clock {
     changed_.notify_all();
   }
 
-  // Returns when somebody, or as many as `n`, wait for the time; false if they do not.
+  // Returns when somebody, or as many as `n`, wait for the time; false if they do not. Their
+  // mutexes are free by then: whoever comes next does not sleep for one, which would pass for
+  // parked.
   bool AwaitSleeper() { return AwaitSleepers(1); }
   bool AwaitSleepers(size_t n) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, kPatience, [this, n] { return sleepers_.size() >= n; });
+    std::vector<Sleeper> asleep;
+    {
+      std::unique_lock lock(mutex_);
+      const auto are_there = [this, n] { return sleepers_.size() >= n; };
+      if (!changed_.wait_for(lock, kPatience, are_there)) return false;
+      asleep = sleepers_;
+    }
+    for (const Sleeper& sleeper : asleep) MutexLock lock(*sleeper.mutex);
+    return true;
   }
   // How long the first sleeper is going to wait. REQUIRES: there is one.
   int64_t NanosLeft() {
