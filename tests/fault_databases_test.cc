@@ -268,13 +268,20 @@ TEST_P(BothOnTopTest, WaitsForNoCompany) {
     b_.ExecOk(std::string("PRAGMA ") + schema +
               ".groupcommit_policy='group(max_wait_us=10000000,max_batch=3)'");
   }
-  const auto start = std::chrono::steady_clock::now();
-  std::future<int> beneath =
-      ExecAsync(a_, std::string("INSERT INTO ") + GetParam() + ".t VALUES('beneath')");
-  while (Stats(observer_, GetParam()).waiting < 1 && !IsReady(beneath)) std::this_thread::yield();
-  b_.ExecOk("BEGIN; INSERT INTO main.t VALUES('both'); INSERT INTO other.t VALUES('both'); COMMIT");
-  EXPECT_EQ(beneath.get(), SQLITE_OK);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(9));
+  // A machine may stand still for long, but not each time.
+  constexpr std::chrono::seconds kLong(9);
+  std::chrono::nanoseconds took = kLong;
+  for (int attempt = 0; attempt < 3 && took >= kLong; attempt++) {
+    const auto start = std::chrono::steady_clock::now();
+    std::future<int> beneath =
+        ExecAsync(a_, std::string("INSERT INTO ") + GetParam() + ".t VALUES('beneath')");
+    while (Stats(observer_, GetParam()).waiting < 1 && !IsReady(beneath)) std::this_thread::yield();
+    b_.ExecOk(
+        "BEGIN; INSERT INTO main.t VALUES('both'); INSERT INTO other.t VALUES('both'); COMMIT");
+    EXPECT_EQ(beneath.get(), SQLITE_OK);
+    took = std::chrono::steady_clock::now() - start;
+  }
+  EXPECT_LT(took, kLong);
 }
 
 INSTANTIATE_TEST_SUITE_P(, BothOnTopTest, ::testing::Values("main", "other"),
