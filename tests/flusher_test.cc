@@ -174,6 +174,11 @@ TEST_F(FlusherTest, ItHandlesNoSignals) {
     }
     std::atomic<bool> blocks_sigterm{false};
   } mask;
+  sigset_t sigterm;  // which whoever runs this test may have blocked
+  sigset_t before;
+  sigemptyset(&sigterm);
+  sigaddset(&sigterm, SIGTERM);
+  pthread_sigmask(SIG_UNBLOCK, &sigterm, &before);
   Flusher flusher(&clock_, &coordinator_, &mask);
   flusher.Start();
   const Lsn lsn = Write();
@@ -182,6 +187,7 @@ TEST_F(FlusherTest, ItHandlesNoSignals) {
   EXPECT_TRUE(mask.blocks_sigterm);
   EXPECT_EQ(mask.Sync(0, 0), 0);
   EXPECT_FALSE(mask.blocks_sigterm);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // Who waits has a limit, and would wait for nobody until then.
