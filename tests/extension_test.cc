@@ -33,9 +33,9 @@ class ExtensionTest : public ::testing::Test {
   }
   void TearDown() override { unsetenv(kPolicyVariable); }
 
-  // A line for the shell that loads the extension.
+  // A line for the shell that loads the extension. (Quoted, as below: there may be a space in it.)
   std::string Load(const char* entry_point = "") const {
-    return ".load " + extension_.string() + " " + entry_point + "\n";
+    return ".load '" + extension_.string() + "' " + entry_point + "\n";
   }
   std::string LoadAsDefault() const { return Load("sqlite3_groupcommit_default_init"); }
 
@@ -44,9 +44,9 @@ class ExtensionTest : public ::testing::Test {
   }
 
   std::string OpenWithVfs(const std::string& parameters = "", const char* file = "a.db") const {
-    return ".open file:" + dir_.File(file) + "?vfs=groupcommit" + parameters + "\n";
+    return ".open 'file:" + dir_.File(file) + "?vfs=groupcommit" + parameters + "'\n";
   }
-  std::string OpenPlain() const { return ".open " + dir_.File("plain.db") + "\n"; }
+  std::string OpenPlain() const { return ".open '" + dir_.File("plain.db") + "'\n"; }
 
   std::filesystem::path extension_;
   TempDir dir_;
@@ -67,7 +67,7 @@ TEST_F(ExtensionInShellTest, RegistersTheVfsAndNotAsTheDefault) {
 
 TEST_F(ExtensionInShellTest, TheOtherEntryPointMakesItTheDefault) {
   EXPECT_EQ(InShell(LoadAsDefault() + OpenPlain() + ".vfsname\nPRAGMA groupcommit_policy;\n" +
-                    ".open file:" + dir_.File("b.db") + "?vfs=unix\n.vfsname\n"),
+                    ".open 'file:" + dir_.File("b.db") + "?vfs=unix'\n.vfsname\n"),
             "groupcommit/unix\nauto\nunix\n");
 }
 
@@ -122,7 +122,7 @@ TEST_F(ExtensionInShellTest, ABadPolicyInTheEnvironment) {
 TEST_F(ExtensionInShellTest, ASecondCopy) {
   const std::string copy = dir_.File("copy.so");
   std::filesystem::copy_file(extension_, copy);
-  const std::string load_copy = ".load " + copy + " sqlite3_groupcommit_init\n";
+  const std::string load_copy = ".load '" + copy + "' sqlite3_groupcommit_init\n";
   EXPECT_EQ(InShell(Load() + load_copy + OpenWithVfs() + load_copy +
                     "SELECT count(*) FROM groupcommit_stats;\n"),
             "1\n");
