@@ -82,17 +82,29 @@ TEST_F(LockTimeoutTest, ItWaitsInLineForItsTurn) {
 TEST_F(LockTimeoutTest, ItsTurnIsStillItsOwnWhenItHasASnapshot) {
   Db waiter = OpenWithTable();
   waiter.SetBusyTimeout(60'000);
-  EXPECT_EQ(WriteLock(60'000), SQLITE_OK);
-  std::future<int> result = ExecAsync(waiter, "INSERT INTO t VALUES(1)");
-  while (queue_->waiting() == 0) std::this_thread::yield();
-  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
-  EXPECT_TRUE(queue_->IsKept());
-  EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
-  EXPECT_FALSE(IsReady(result));
-  EXPECT_EQ(Lock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
-  EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
-  EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
-  EXPECT_EQ(result.get(), SQLITE_OK);
+  // Once more if the thread had no processor for as long as a turn is kept.
+  for (bool in_time = false; !in_time;) {
+    EXPECT_EQ(WriteLock(60'000), SQLITE_OK);
+    std::future<int> result = ExecAsync(waiter, "INSERT INTO t VALUES(1)");
+    while (queue_->waiting() == 0) std::this_thread::yield();
+    const int64_t end = queue_->clock().NowNanos() + WriteQueue::kTurnNanos;
+    EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+    const bool is_kept = queue_->IsKept();
+    EXPECT_EQ(Lock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+    const bool is_first = !IsReady(result);
+    const int rc = Lock(kWrite, SQLITE_SHM_EXCLUSIVE);
+    in_time = queue_->clock().NowNanos() < end;
+    if (in_time) {
+      EXPECT_TRUE(is_kept);
+      EXPECT_TRUE(is_first);
+      EXPECT_EQ(rc, SQLITE_OK);
+    }
+    if (rc == SQLITE_OK) {
+      EXPECT_EQ(Unlock(kWrite, SQLITE_SHM_EXCLUSIVE), SQLITE_OK);
+    }
+    EXPECT_EQ(Unlock(kRead, SQLITE_SHM_SHARED), SQLITE_OK);
+    EXPECT_EQ(result.get(), SQLITE_OK);
+  }
 }
 
 TEST_F(LockTimeoutTest, WithoutContentionItDoesNotWait) {
