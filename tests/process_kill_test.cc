@@ -40,9 +40,11 @@ void RaiseTo(std::atomic<int64_t>& maximum, int64_t value) {
 }
 
 // How survivors measure time: a beat takes a process 10 ms and a sync of the same disk, at least.
-// On a machine or disk that has other things to do a beat takes as much longer as everything else,
-// so that 100 beats are more than a second, and never an innocent one.
-constexpr int64_t kBeatsInASecond = 100;
+// On a machine or disk that has other things to do a beat takes longer, as everything else; but a
+// survivor has to get a processor several times for a commit, the heart twice for a beat. So it may
+// take as many beats as are four seconds at the least: usually it takes less than ten. What stands
+// still for good does so for longer.
+constexpr int64_t kInnocentBeats = 400;
 
 void Beat(Board& board, const std::string& file) {
   const int fd = open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
@@ -151,7 +153,7 @@ class KillTest : public ShimTest {
     board_->stop = true;
     for (const pid_t survivor : survivors_) ExpectSuccess(survivor);
     Kill(heart_);
-    EXPECT_LE(board_->longest_beats, kBeatsInASecond)
+    EXPECT_LE(board_->longest_beats, kInnocentBeats)
         << "a survivor stood still: " << board_->longest_us << " us";
     int64_t of_all = 0;
     for (const auto& of_one : board_->acknowledged) of_all += of_one;

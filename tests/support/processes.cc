@@ -73,7 +73,7 @@ void Continue(pid_t child) { kill(child, SIGCONT); }
 void TryLocksEachMillisecond(const Db& db) {
   const auto handler = [](void*, int tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return static_cast<int>(tries < 5000);
+    return static_cast<int>(tries < 60'000);
   };
   sqlite3_busy_handler(db.get(), handler, nullptr);
 }

@@ -31,9 +31,9 @@ void ExpectKilled(pid_t child);
 void Stop(pid_t child);
 void Continue(pid_t child);
 
-// Makes the connection wait for locks for 5 s, as a busy timeout does. SQLite's own handler sleeps
-// for up to 100 ms between two tries, and processes that never pause keep it out for as long as
-// they like.
+// Makes the connection wait for locks for a minute, as a busy timeout does. SQLite's own handler
+// sleeps for up to 100 ms between two tries, and processes that never pause keep it out for as long
+// as they like.
 void TryLocksEachMillisecond(const Db& db);
 
 // A T in memory that the process shares with the children that it starts from now on. T must do
