@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "support/coordinator_fixture.h"
-#include "support/patience.h"
 #include "support/shim_test.h"
+#include "sync_overlap.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -48,15 +48,18 @@ class OverlapTest : public ShimTest {
   }
   // Until it has found out what the disk is like. Where the processors are so slow or busy that a
   // sync takes no longer than a commit of each writer, there is nothing to gain: then it takes
-  // longer from now on.
+  // longer from now on. (Not by the time: between two trials there are up to so many syncs.)
   void AwaitOverlap() {
-    constexpr int kTries = 6;
+    constexpr int kTries = 8;
+    constexpr int kEnough = SyncOverlap::kLongestPause + 2 * SyncOverlap::kTrial;
     const int64_t enough = Stats(observer_).overlapped_syncs + 50;
     const auto overlaps = [&] { return Stats(observer_).overlapped_syncs >= enough; };
-    for (int i = 0; i < kTries && !overlaps(); i++) {
-      const auto deadline = std::chrono::steady_clock::now() + kPatience;
-      while (!overlaps() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-      if (!overlaps()) storage_.SetSyncDelay(sync_ *= 2);
+    for (int i = 0; i < kTries && !overlaps() && stopped_ == 0; i++) {
+      if (i > 0) storage_.SetSyncDelay(sync_ *= 2);
+      const int64_t last = Stats(observer_).syncs + kEnough;
+      while (!overlaps() && Stats(observer_).syncs < last && stopped_ == 0) {
+        std::this_thread::yield();
+      }
     }
     ASSERT_TRUE(overlaps()) << "though a sync takes " << sync_.count() << " ms";
   }
