@@ -127,14 +127,19 @@ class HostileFileTest : public ::testing::Test {
   // Plays the scene on two copies, with and without the shim.
   void Compare(const Scene& scene) {
     using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
-    const std::string stock = Play(scene, "unix");
-    const auto middle = Clock::now();
-    const std::string shim = Play(scene, "gc");
-    const auto end = Clock::now();
-    EXPECT_TRUE(stock == shim) << scene.name << ", " << scene.mode.name << "\n"
-                               << TranscriptDifference(stock, shim);
-    EXPECT_LT(end - middle, (middle - start) + std::chrono::seconds(5)) << scene.name;
+    std::string stock;
+    bool takes_longer = true;
+    // Once more if the thread had no processor meanwhile.
+    for (int i = 0; i < 3 && takes_longer; i++) {
+      const auto start = Clock::now();
+      stock = Play(scene, "unix");
+      const auto middle = Clock::now();
+      const std::string shim = Play(scene, "gc");
+      takes_longer = Clock::now() - middle > (middle - start) + std::chrono::seconds(5);
+      EXPECT_TRUE(stock == shim) << scene.name << ", " << scene.mode.name << "\n"
+                                 << TranscriptDifference(stock, shim);
+    }
+    EXPECT_FALSE(takes_longer) << scene.name;
     outcomes_.insert(stock);
   }
 

@@ -50,6 +50,7 @@ class Execed : public ::testing::Environment {
     EXPECT_EQ(groupcommit_register("gc", nullptr, 0, nullptr), SQLITE_OK);
     {
       Db db(path, "gc");
+      TryLocksEachMillisecond(db);  // the threads of its parent never pause
       db.ExecOk("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2");
       Commit(db, 1);
       db.SetBusyTimeout(1);

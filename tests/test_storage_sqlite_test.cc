@@ -54,6 +54,7 @@ class PowerCutTest : public ::testing::TestWithParam<Mode> {
     std::vector<std::unique_ptr<Db>> dbs;
     for (int i = 0; i < kWriters; ++i) {
       dbs.push_back(std::make_unique<Db>(path, "cut_storage"));
+      dbs.back()->SetBusyTimeout(120'000);  // nobody hands the lock on, and others take cuts
       dbs.back()->ExecOk(GetParam().pragmas);
       if (i == 0) dbs.back()->ExecOk("CREATE TABLE t(writer, n, filler)");
       if (i == 0) dbs.back()->ExecOk("CREATE INDEX i ON t(writer, n)");
@@ -64,6 +65,7 @@ class PowerCutTest : public ::testing::TestWithParam<Mode> {
       storage.ForgetClosedFiles();
       for (int i = 0; i < kWriters; ++i) {
         dbs.push_back(std::make_unique<Db>(path, "cut_storage"));
+        dbs.back()->SetBusyTimeout(120'000);
         dbs.back()->ExecOk(GetParam().pragmas);
       }
     }
