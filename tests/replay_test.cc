@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
+
+#include "support/sqlite_helpers.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -108,7 +111,8 @@ TEST_F(ReplayTest, AFileThatWasDeletedIsGoneAtOnce) {
 
 TEST_F(ReplayTest, ARecordCanBeSavedAndRead) {
   Write(0, kSector, 'b');
-  const std::string path = ::testing::TempDir() + "/replay_test.record";
+  const TempDir dir;
+  const std::string path = dir.File("record");
   ASSERT_TRUE(record_.Save(path));
   const std::string left = Left(Survivors::kAll);
   record_.Reset(2);
