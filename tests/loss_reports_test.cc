@@ -6,11 +6,13 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
 
 #include "groupcommit.h"
 #include "support/sqlite_helpers.h"
@@ -46,18 +48,40 @@ class Answering {
 
 sqlite3_vfs* Unix() { return sqlite3_vfs_find("unix"); }
 
-// As an administrator would find out.
-bool SysfsSaysWriteThrough(const std::string& path) {
+// As an administrator would find out. A line of a file, or "".
+std::string Read(const std::string& path) {
+  std::ifstream file(path);
+  std::string text;
+  std::getline(file, text);
+  return text;
+}
+
+std::string SysfsNameOf(const std::string& path) {
   struct stat status {};
   EXPECT_EQ(stat(path.c_str(), &status), 0);
-  const std::string device =
-      std::to_string(major(status.st_dev)) + ":" + std::to_string(minor(status.st_dev));
+  return "/sys/dev/block/" + std::to_string(major(status.st_dev)) + ":" +
+         std::to_string(minor(status.st_dev));
+}
+
+bool SysfsSaysWriteThrough(const std::string& path) {
   for (const char* disk : {"", "../"}) {
-    std::ifstream file("/sys/dev/block/" + device + "/" + disk + "queue/write_cache");
-    std::string text;
-    if (std::getline(file, text)) return text == "write through";
+    const std::string text = Read(SysfsNameOf(path) + "/" + disk + "queue/write_cache");
+    if (!text.empty()) return text == "write through";
   }
   return false;
+}
+
+// The number of a task, which is there if there is a journal.
+bool SysfsSaysJournal(const std::string& path) {
+  std::error_code error;
+  const auto device = std::filesystem::read_symlink(SysfsNameOf(path), error).filename();
+  const std::string task = Read("/sys/fs/ext4/" + device.string() + "/journal_task");
+  return !task.empty() && task.find_first_not_of("0123456789") == std::string::npos;
+}
+
+bool KernelIsNewEnough() {
+  utsname system{};
+  return uname(&system) == 0 && std::stoi(system.release) >= 5;
 }
 
 TEST(LossReportsTest, TheBaseVfsHasTheSay) {
@@ -72,8 +96,9 @@ TEST(LossReportsTest, ADiskWithoutAVolatileCacheBeneathTheUnixVfs) {
   const testing::TempDir dir;
   struct statfs system {};
   ASSERT_EQ(statfs(dir.path().c_str(), &system), 0);
-  const bool is_known = system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC;
-  const bool expected = is_known && SysfsSaysWriteThrough(dir.path());
+  const bool is_known = system.f_type == XFS_SUPER_MAGIC ||
+                        (system.f_type == EXT4_SUPER_MAGIC && SysfsSaysJournal(dir.path()));
+  const bool expected = KernelIsNewEnough() && is_known && SysfsSaysWriteThrough(dir.path());
   Answering silent(SQLITE_NOTFOUND, 1);
   EXPECT_EQ(EachHandleIsTold(Unix(), silent.file(), dir.path().c_str()), expected);
   EXPECT_EQ(EachHandleIsTold(sqlite3_vfs_find("unix-excl"), silent.file(), dir.path().c_str()),
