@@ -83,7 +83,7 @@ package:
 	@.ci/deps package
 	@$(configure)
 	@$(build) --target $(products)
-	@cpack --config build/CPackConfig.cmake
+	@umask 022; cpack --config build/CPackConfig.cmake  # it makes the directories with what the umask leaves
 
 format:
 	find vfs tests bench examples -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.cpp' | \
