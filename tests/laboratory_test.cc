@@ -7,11 +7,19 @@
 
 #include "support/scale.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
+#endif
+#endif
+
 namespace groupcommit::testing {
 namespace {
 
 // Of each flavour.
-#if defined(__SANITIZE_THREAD__)
+#ifdef GROUPCOMMIT_TEST_THREAD_SANITIZER
 // The runs are what matters, and copying a disk takes long.
 constexpr int kStates = 320;
 constexpr int kStatesPerRun = 8;
