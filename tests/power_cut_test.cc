@@ -257,7 +257,8 @@ class PowerCutTest : public ShimTest, public ::testing::WithParamInterface<Mode>
     }
   }
 
-  const int64_t commits_ = Scaled(GetParam().commits) / GetParam().writers + 1;  // of each writer
+  // Of each writer, two at the least: there is one after FinishTheLog().
+  const int64_t commits_ = Scaled(GetParam().commits) / GetParam().writers + 2;
   const int64_t total_ = commits_ * GetParam().writers;
   Knowledge known_{GetParam().writers};
   Cutter cutter_{&storage_, &dir_, &known_, total_};
