@@ -171,9 +171,9 @@ TEST_F(OverlapTest, ADiskThatFailsNowAndThen) {
     storage_.FailSyncs(FileKind::kWal, 1 + i % 4, 1);
     while (stopped_ == 0) std::this_thread::yield();
     StopWriters();
-    EXPECT_EQ(RowsAfterPowerCut(), rows_);
     EXPECT_EQ(observer_.Int("SELECT count(*) FROM t"), rows_);
     EXPECT_EQ(Stats(observer_).fenced, 0);
+    EXPECT_EQ(RowsAfterPowerCut(), rows_);
     StartWriters();
     const int64_t before = rows_;
     while (rows_ < before + 10 * kWriters) std::this_thread::yield();

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include <tuple>
 #include <utility>
 
+#include "support/patience.h"
 #include "support/shim_test.h"
 
 namespace groupcommit::testing {
@@ -413,14 +415,25 @@ TEST_F(LockOfOursTest, AWriterThatStartsTheLogOver) {
 
 TEST_F(LockOfOursTest, ACheckpointThatWaitsForReaders) {
   b_.ExecOk("PRAGMA synchronous=OFF");
+  std::atomic<bool> is_patient{true};
+  sqlite3_busy_handler(
+      b_.get(),
+      [](void* patient, int) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return static_cast<int>(*static_cast<std::atomic<bool>*>(patient));
+      },
+      &is_patient);
   std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
   Watch(kCheckpointLock);
   std::future<int> checkpoint = ExecAsync(b_, "PRAGMA wal_checkpoint(FULL)");
   while (asked_for_readers_ == 0) std::this_thread::yield();
   FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
-  EXPECT_EQ(Stats(a_).fenced, 0) << "it waits for the snapshot that the fence keeps";
+  EXPECT_EQ(checkpoint.wait_for(kPatience), std::future_status::ready)
+      << "it waits for the snapshot that the fence keeps";
+  is_patient = false;
   EXPECT_EQ(checkpoint.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(a_).fenced, 0);
   storage_.SetObserver(nullptr);
   EXPECT_GT(released_, 0);
 }
