@@ -324,6 +324,22 @@ TEST_F(IntervalTest, ClosingLeavesNothingBehind) {
   stranger.ExecOk("COMMIT");
 }
 
+// It has asked for an exclusive lock before, in vain, as there is another connection.
+TEST_F(IntervalTest, NobodyIsKeptFromOpeningByOneThatSyncsAsItCloses) {
+  Db db = OpenWithTable();
+  db.ExecOk(kLater);
+  Db closes = OpenWal();
+  Insert(closes);
+  storage_.HoldSyncs(FileKind::kWal);
+  std::future<int> closed = std::async(std::launch::async, [&closes] { return closes.Close(); });
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(1));
+  Db opens(path(), "gc");
+  opens.SetBusyTimeout(0);
+  EXPECT_EQ(opens.Exec("SELECT * FROM t"), SQLITE_OK);
+  storage_.OpenGate();
+  EXPECT_EQ(closed.get(), SQLITE_OK);
+}
+
 TEST_F(IntervalTest, NorDoesAnotherPolicy) {
   Db db = OpenWithTable();
   db.ExecOk(kLater);

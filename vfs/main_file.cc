@@ -74,6 +74,13 @@ int MainFile::Read(void* data, int size, sqlite3_int64 offset) {
 
 int MainFile::Lock(int level) {
   const int rc = File::Lock(level);
+  // SQLite closes the log, and others have the database open (wal.c: sqlite3WalClose()). What the
+  // unix VFS of 3.40 has got instead, SQLITE_LOCK_PENDING, lets nobody open it until this file is
+  // closed, too. With stock SQLite that is a moment; but we may have a sync to wait for, and those
+  // who share one close, and open again, all at once.
+  if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && connection_.has_log()) {
+    (void)File::Unlock(SQLITE_LOCK_SHARED);
+  }
   // In WAL mode, the sign of a connection that is the last one and closes (wal.c:
   // sqlite3WalClose()).
   if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE) connection_.SetSoleUser(true);

@@ -132,6 +132,20 @@ class PassthroughTest : public ::testing::Test {
     return needed;
   }
 
+  // `calls` without those that give up what there was to have of an exclusive lock, right after it
+  // has been refused: the shim makes one when a connection closes its log, for others to open the
+  // database; and SQLite where it does not close.
+  static std::vector<std::string> WithoutUnlocks(const std::vector<std::string>& calls) {
+    std::vector<std::string> others;
+    for (const std::string& call : calls) {
+      const bool is_unlock = call.starts_with("xUnlock db") && call.ends_with(" at 0, 0, flags 1");
+      const bool lock_came = !others.empty() && others.back().starts_with("xLock db") &&
+                             others.back().ends_with(" at 0, 0, flags 4");
+      if (!is_unlock || !lock_came) others.push_back(call);
+    }
+    return others;
+  }
+
   static void Run(const Script& script, RecordedSession& session) {
     script(session);
     for (int i = 0; i < 4; i++) session.Close(i);
@@ -155,6 +169,8 @@ class PassthroughTest : public ::testing::Test {
         return call.starts_with("xShmLock") && call.ends_with(" at 0, 1, flags 10");
       });
     }
+    expected = WithoutUnlocks(expected);
+    actual = WithoutUnlocks(actual);
     if (calls != Calls::kSame) {
       actual = WithFramesApart(actual, expected);
       std::sort(expected.begin(), expected.end());
