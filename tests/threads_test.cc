@@ -179,6 +179,21 @@ TEST_F(ThreadsTest, ThreadsThatOpenCommitAndClose) {
   ExpectRows(db, int64_t{kThreads} * rounds);
 }
 
+// SQLite tells of the same again for each connection that joins a shared cache, while others use it
+// (btree.c: sqlite3BtreeOpen()). For ThreadSanitizer.
+TEST_F(ThreadsTest, ConnectionsThatJoinASharedCache) {
+  const int rounds = Scaled(200);
+  const std::string uri = "file:" + path() + "?cache=shared";
+  { Db make = OpenOne(); }
+  Db db(uri, "gc");
+  std::thread joins([&uri, rounds] {
+    for (int i = 0; i < rounds; i++) Db(uri, "gc");
+  });
+  for (int i = 0; i < rounds; i++) db.ExecOk("INSERT INTO t VALUES(1)");
+  joins.join();
+  ExpectRows(db, rounds);
+}
+
 // What a program may do at any time while others commit.
 TEST_F(ThreadsTest, PoliciesAndStatisticsAtTheSameTime) {
   constexpr int kThreads = 4;

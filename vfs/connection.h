@@ -44,7 +44,10 @@ class Connection final : private Coordinator::Log {
 
   // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
   // the first region of the shared memory or null, `log` the base VFS's log file or null.
-  void SetDb(sqlite3** db) { db_ = db; }
+  void SetDb(sqlite3** db) {
+    // Again the same where a connection joins a shared cache, while others use it.
+    if (db_ != db) db_ = db;
+  }
   void OnPragma() { just_committed_ = false; }
   void SetBusyHandler(int (*handler)(void*), void* argument) {
     busy_handler_ = handler;
