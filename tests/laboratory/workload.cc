@@ -511,10 +511,10 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
     const pid_t child = fork();
     if (child == 0) {
       alarm(2 * kPatienceMillis / 1000);  // one that hangs must not hang the test
-      // In the middle of its work, most of the time.
-      if (plan.deaths)
-        record->DieAfter(
-            Random(Mix(plan.seed) + static_cast<uint64_t>(i)).Between(1, plan.commits * 4));
+      if (plan.deaths) {
+        Random random(Mix(plan.seed) + static_cast<uint64_t>(i));
+        record->DieAfter(random.Between(1, plan.commits * 4));  // or it ends by itself before
+      }
       Process(plan, dir, record, i).Run();
       _exit(0);
     }
