@@ -3,15 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "support/sanitizers.h"
 #include "support/shim_test.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define GROUPCOMMIT_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define GROUPCOMMIT_TEST_SANITIZED 1
-#endif
-#endif
 
 namespace groupcommit::testing {
 namespace {
@@ -21,7 +14,7 @@ constexpr char kPolicyVariable[] = "GROUPCOMMIT_POLICY";
 class ExtensionTest : public ::testing::Test {
  protected:
   void SetUp() override {
-#ifdef GROUPCOMMIT_TEST_SANITIZED
+#if defined(GROUPCOMMIT_TEST_ADDRESS_SANITIZER) || defined(GROUPCOMMIT_TEST_THREAD_SANITIZER)
     GTEST_SKIP() << "the shell cannot load a library that was built with a sanitizer";
 #endif
     // This program is BUILD/tests/extension_test.

@@ -5,15 +5,8 @@
 
 #include <cstdio>
 
+#include "support/sanitizers.h"
 #include "support/scale.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
-#endif
-#endif
 
 namespace groupcommit::testing {
 namespace {

@@ -18,15 +18,8 @@
 #include "process.h"
 #include "support/patience.h"
 #include "support/processes.h"
+#include "support/sanitizers.h"
 #include "support/shim_test.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GROUPCOMMIT_TEST_THREAD_SANITIZER 1
-#endif
-#endif
 
 namespace groupcommit::testing {
 namespace {

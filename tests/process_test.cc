@@ -7,16 +7,9 @@
 #include <thread>
 
 #include "support/processes.h"
+#include "support/sanitizers.h"
 #include "support/scale.h"
 #include "support/shim_test.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define GROUPCOMMIT_TEST_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define GROUPCOMMIT_TEST_ASAN 1
-#endif
-#endif
 
 namespace groupcommit::testing {
 namespace {
@@ -147,7 +140,7 @@ TEST_F(ProcessTest, ForkInAChild) {
 // The child finds every lock of the shim as some thread left it that does not exist there. It stays
 // away from the file that the other threads write: for that one stock SQLite is not safe either.
 TEST_F(ProcessTest, ForkWhileOtherThreadsCommitOpenAndClose) {
-#ifdef GROUPCOMMIT_TEST_ASAN
+#ifdef GROUPCOMMIT_TEST_ADDRESS_SANITIZER
   GTEST_SKIP() << "malloc() of AddressSanitizer does not expect fork(): where another thread is in "
                   "it the child waits for ever, now and then";
 #endif
