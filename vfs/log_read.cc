@@ -89,7 +89,7 @@ FrameCache::State Connection::StateOf(const WalIndexHeader& header) {
   FrameCache::State state;
   state.salts = header.generation();
   state.change = header.change();
-  std::memcpy(&state.sum, header.checksum(), sizeof(state.sum));
+  state.sum = header.checksum();
   return state;
 }
 

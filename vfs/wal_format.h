@@ -113,17 +113,19 @@ class WalIndexHeader {
   uint32_t last_frame() const { return words_[4]; }
   // This generation of the log: its salts, in the order of bytes in which they stand in each of its
   // frame headers.
-  uint64_t generation() const {
-    uint64_t salts;
-    std::memcpy(&salts, &words_[8], sizeof(salts));
-    return salts;
-  }
-  // Two words that are a checksum of all the others.
-  const void* checksum() const { return &words_[10]; }
+  uint64_t generation() const { return TwoWords(8); }
+  // Of all the other words.
+  uint64_t checksum() const { return TwoWords(10); }
 
   friend bool operator==(const WalIndexHeader&, const WalIndexHeader&) = default;
 
  private:
+  uint64_t TwoWords(size_t first) const {
+    uint64_t both;
+    std::memcpy(&both, &words_[first], sizeof(both));
+    return both;
+  }
+
   Words words_{};
 };
 
