@@ -173,22 +173,34 @@ TEST_F(BareVfsTest, WhatTheBaseLacksTheShimLacks) {
 
 // ---- That opens files in odd ways ----
 
-// Over the storage: opens logs for reading only, or fails although the file has methods by then.
-class OddVfs {
- public:
-  enum class Open { kLogsReadOnly, kFails };
-  explicit OddVfs(Open open) : vfs_(*(base_ = sqlite3_vfs_find("store"))) {
-    open_ = open;
+// The VFS "copy": another one, but for how it opens files; and a shim over it, "over_copy".
+class CopiedVfs {
+ protected:
+  CopiedVfs(const char* base, decltype(sqlite3_vfs::xOpen) open, int version = 3)
+      : vfs_(*(base_ = sqlite3_vfs_find(base))) {
     vfs_.pNext = nullptr;
-    vfs_.zName = "odd";
-    vfs_.xOpen = OpenFile;
+    vfs_.zName = "copy";
+    vfs_.iVersion = version;
+    vfs_.xOpen = open;
     EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
-    EXPECT_EQ(groupcommit_register("over_odd", "odd", 0, nullptr), SQLITE_OK);
+    EXPECT_EQ(groupcommit_register("over_copy", "copy", 0, nullptr), SQLITE_OK);
   }
-  ~OddVfs() {
-    EXPECT_EQ(groupcommit_unregister("over_odd"), SQLITE_OK);
+  ~CopiedVfs() {
+    EXPECT_EQ(groupcommit_unregister("over_copy"), SQLITE_OK);
     EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK);
   }
+
+  static inline sqlite3_vfs* base_ = nullptr;  // of the only one
+
+ private:
+  sqlite3_vfs vfs_;
+};
+
+// Over the storage: opens logs for reading only, or fails although the file has methods by then.
+class OddVfs : public CopiedVfs {
+ public:
+  enum class Open { kLogsReadOnly, kFails };
+  explicit OddVfs(Open open) : CopiedVfs("store", OpenFile) { open_ = open; }
 
  private:
   static int OpenFile(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags,
@@ -202,9 +214,7 @@ class OddVfs {
     return SQLITE_OK;
   }
 
-  static inline sqlite3_vfs* base_ = nullptr;
   static inline Open open_;
-  sqlite3_vfs vfs_;
 };
 
 // The storage looks whether a file is left open.
@@ -212,7 +222,7 @@ TEST_F(BaseVfsTest, AFileThatFailsToOpenIsClosedAsSqliteDoes) {
   OddVfs odd(OddVfs::Open::kFails);
   TempDir dir;
   Db db;
-  EXPECT_EQ(db.Open(dir.File("test.db"), "over_odd"), SQLITE_CANTOPEN);
+  EXPECT_EQ(db.Open(dir.File("test.db"), "over_copy"), SQLITE_CANTOPEN);
 }
 
 // Nobody can sync it, nor need anybody who only reads what others have committed.
@@ -222,7 +232,7 @@ TEST_F(BaseVfsTest, ALogThatIsReadOnly) {
   Db stranger(dir.File("test.db"), "store");
   stranger.ExecOk("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; CREATE TABLE t(x)");
   storage_.FailSyncs(FileKind::kWal, 1, 1);
-  Db db(dir.File("test.db"), "over_odd");
+  Db db(dir.File("test.db"), "over_copy");
   EXPECT_EQ(db.Int("SELECT count(*) FROM t"), 0);
   EXPECT_EQ(db.Exec("INSERT INTO t VALUES(1)"), SQLITE_READONLY);
 }
@@ -230,20 +240,11 @@ TEST_F(BaseVfsTest, ALogThatIsReadOnly) {
 // ---- With files that have other functions ----
 
 // Over SQLite's own. `edit` changes the functions of each file.
-class EditedVfs {
+class EditedVfs : public CopiedVfs {
  public:
   using Edit = void (*)(sqlite3_io_methods*);
-  explicit EditedVfs(Edit edit) : vfs_(*(base_ = sqlite3_vfs_find("unix"))) {
+  explicit EditedVfs(Edit edit, int version = 3) : CopiedVfs("unix", Open, version) {
     edit_ = edit;
-    vfs_.pNext = nullptr;
-    vfs_.zName = "edited";
-    vfs_.xOpen = Open;
-    EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
-    EXPECT_EQ(groupcommit_register("over_edited", "edited", 0, nullptr), SQLITE_OK);
-  }
-  ~EditedVfs() {
-    EXPECT_EQ(groupcommit_unregister("over_edited"), SQLITE_OK);
-    EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK);
   }
   // Those of a database file, as they were.
   static const sqlite3_io_methods& unedited() { return unedited_; }
@@ -262,19 +263,17 @@ class EditedVfs {
     return rc;
   }
 
-  static inline sqlite3_vfs* base_ = nullptr;
   static inline Edit edit_;
   static inline sqlite3_io_methods unedited_;
   static inline sqlite3_io_methods main_;
   static inline sqlite3_io_methods others_;
-  sqlite3_vfs vfs_;
 };
 
 // os.c: sqlite3OsSectorSize()
 TEST(EditedVfsTest, WithoutASectorSize) {
   EditedVfs vfs([](sqlite3_io_methods* methods) { methods->xSectorSize = nullptr; });
   TempDir dir;
-  Db db(dir.File("test.db"), "over_edited");
+  Db db(dir.File("test.db"), "over_copy");
   db.ExecOk("CREATE TABLE t(x)");
   sqlite3_file* file = nullptr;
   EXPECT_EQ(sqlite3_file_control(db.get(), "main", SQLITE_FCNTL_FILE_POINTER, &file), SQLITE_OK);
@@ -291,7 +290,7 @@ TEST(EditedVfsTest, OfTheSecondVersionWithoutSharedMemory) {
     methods->xShmUnmap = nullptr;
   });
   TempDir dir;
-  Db db(dir.File("test.db"), "over_edited");
+  Db db(dir.File("test.db"), "over_copy");
   EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "delete");
   db.ExecOk("CREATE TABLE t(x); INSERT INTO t VALUES(1)");
 }
@@ -305,7 +304,7 @@ TEST(EditedVfsTest, ThatSaysYesToWhateverItIsAsked) {
     };
   });
   TempDir dir;
-  Db db(dir.File("test.db"), "over_edited");
+  Db db(dir.File("test.db"), "over_copy");
   EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
   db.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
   groupcommit_statistics stats{};
@@ -313,56 +312,21 @@ TEST(EditedVfsTest, ThatSaysYesToWhateverItIsAsked) {
   EXPECT_EQ(stats.deferred, 1);
 }
 
-// ---- Of a later version than this library knows ----
-
-// It may have functions that we could not forward: SQLite must not look for them in our tables.
-class NewerVfs {
- public:
-  NewerVfs() : vfs_(*(base_ = sqlite3_vfs_find("unix"))) {
-    vfs_.pNext = nullptr;
-    vfs_.zName = "newer";
-    vfs_.iVersion = kVersion;
-    vfs_.xOpen = Open;
-    EXPECT_EQ(sqlite3_vfs_register(&vfs_, 0), SQLITE_OK);
+// Of a later version than this library knows. It may have functions that we could not forward:
+// SQLite must not look for them in our tables.
+TEST(EditedVfsTest, OfALaterVersionTheShimOffersWhatItKnows) {
+  constexpr int kLater = 7;
+  EditedVfs vfs([](sqlite3_io_methods* methods) { methods->iVersion = kLater; }, kLater);
+  EXPECT_EQ(sqlite3_vfs_find("over_copy")->iVersion, 3);
+  TempDir dir;
+  Db db(dir.File("test.db"), "over_copy");
+  EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
+  db.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+  for (const int pointer : {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER}) {
+    sqlite3_file* file = nullptr;
+    EXPECT_EQ(sqlite3_file_control(db.get(), "main", pointer, &file), SQLITE_OK);
+    EXPECT_EQ(file->pMethods->iVersion, 3);
   }
-  ~NewerVfs() { EXPECT_EQ(sqlite3_vfs_unregister(&vfs_), SQLITE_OK); }
-
- private:
-  static constexpr int kVersion = 7;
-
-  static int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* out_flags) {
-    const int rc = base_->xOpen(base_, name, file, flags, out_flags);
-    if (rc == SQLITE_OK) {
-      sqlite3_io_methods& methods = (flags & SQLITE_OPEN_MAIN_DB) != 0 ? main_ : others_;
-      methods = *file->pMethods;
-      methods.iVersion = kVersion;
-      file->pMethods = &methods;
-    }
-    return rc;
-  }
-
-  static inline sqlite3_vfs* base_ = nullptr;
-  static inline sqlite3_io_methods main_;
-  static inline sqlite3_io_methods others_;
-  sqlite3_vfs vfs_;
-};
-
-TEST(NewerVfsTest, TheShimOffersTheVersionsThatItKnows) {
-  NewerVfs newer;
-  ASSERT_EQ(groupcommit_register("over_newer", "newer", 0, nullptr), SQLITE_OK);
-  EXPECT_EQ(sqlite3_vfs_find("over_newer")->iVersion, 3);
-  {
-    TempDir dir;
-    Db db(dir.File("test.db"), "over_newer");
-    EXPECT_EQ(db.Text("PRAGMA journal_mode=WAL"), "wal");
-    db.ExecOk("PRAGMA synchronous=FULL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
-    for (const int pointer : {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER}) {
-      sqlite3_file* file = nullptr;
-      EXPECT_EQ(sqlite3_file_control(db.get(), "main", pointer, &file), SQLITE_OK);
-      EXPECT_EQ(file->pMethods->iVersion, 3);
-    }
-  }
-  EXPECT_EQ(groupcommit_unregister("over_newer"), SQLITE_OK);
 }
 
 }  // namespace

@@ -18,6 +18,12 @@ std::string VfsName(const Db& db) {
   return text;
 }
 
+// Of a database that is opened through `vfs`.
+std::string NameOf(const char* vfs) {
+  TempDir dir;
+  return VfsName(Db(dir.File("test.db"), vfs));
+}
+
 class StackTest : public PassthroughTest {
  protected:
   // Commits from several threads at once, each of which has to survive a power cut.
@@ -78,11 +84,7 @@ TEST_F(StackTest, OverAShimOfItsOwnKind) {
     CompareVia("upper_each", UseAll, Calls::kSame);
     CompareVia("upper_auto", UseAll, Calls::kSameButLater);
     CommitAtOnce("upper_auto");
-    {
-      TempDir dir;
-      Db db(dir.File("test.db"), "upper_auto");
-      EXPECT_EQ(VfsName(db), "groupcommit/unix");
-    }
+    EXPECT_EQ(NameOf("upper_auto"), "groupcommit/unix");
     EXPECT_EQ(groupcommit_unregister("upper_each"), SQLITE_OK);
     EXPECT_EQ(groupcommit_unregister("upper_auto"), SQLITE_OK);
   }
@@ -162,11 +164,7 @@ TEST_F(StackTest, OverAnotherShim) {
   ASSERT_EQ(groupcommit_register("upper", "lower", 0, nullptr), SQLITE_OK);
   CompareVia("upper", UseAll, Calls::kSameButLater);
   CommitAtOnce("upper");
-  {
-    TempDir dir;
-    Db db(dir.File("test.db"), "upper");
-    EXPECT_EQ(VfsName(db), "groupcommit/plain/unix");
-  }
+  EXPECT_EQ(NameOf("upper"), "groupcommit/plain/unix");
   EXPECT_EQ(groupcommit_unregister("upper"), SQLITE_OK);
 }
 
