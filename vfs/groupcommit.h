@@ -50,9 +50,9 @@
 **   interval, where connections are open under another policy: they count on
 **   their commits.  And so does a value that is unknown, empty, negative, not a
 **   number or out of range.  The reason goes to sqlite3_log(); the file is not
-**   touched.  flush_policy takes a name alone.  As with SQLite's own parameters,
-**   case matters, the first of several values counts, and a parameter of another
-**   name is ignored.
+**   touched.  flush_policy takes a name alone, in small letters or capitals.  As
+**   with SQLite's own parameters, the name of a parameter is in small letters, the
+**   first of several values counts, and a parameter of another name is ignored.
 **
 ** PRAGMAS
 **
@@ -140,8 +140,9 @@ extern "C" {
 **   GROUPCOMMIT_GROUP  The first commit that finds no sync running waits until
 **       max_batch commits wait, at most max_wait_us, then syncs once for all.
 **   GROUPCOMMIT_AUTO   The same without tuning: it waits for as many commits
-**       as were in flight lately, at most for a fraction of the time that a
-**       sync takes, and never when a connection commits alone.  Where the disk
+**       as were in flight lately, at most for half the time that a sync takes (for
+**       a single other writer who has just come in time, for four syncs, but no
+**       longer than 0.4 ms), and never when a connection commits alone.  Where the disk
 **       serves several syncs in the time of one, and has no volatile cache, up to
 **       four are under way at a time.
 **   GROUPCOMMIT_INTERVAL  COMMIT returns at once, and a thread of the library
@@ -285,8 +286,11 @@ typedef struct groupcommit_statistics {
   sqlite3_int64 windows_filled;                   /* leaders' waits that ended with a full batch*/
   sqlite3_int64 windows_expired;                  /* leaders' waits that ran out of time */
   sqlite3_int64 reader_waits;                     /* reads that waited for a commit's sync */
-  sqlite3_int64 pending;                          /* commits visible but not yet durable, now */
-  sqlite3_int64 waiting;                          /* commits and reads that wait for a sync, now */
+  sqlite3_int64 pending;                          /* of deferred, the ones not durable yet, now;
+                                                  ** what the first connection finds in the
+                                                  ** log counts as one */
+  sqlite3_int64 waiting;                          /* commits, reads and flushes that wait for a
+                                                  ** sync, now */
   sqlite3_int64 fenced;                           /* 1 while closed to writers after a failed
                                                   ** sync, else 0 */
   groupcommit_latency sync;                       /* one sync of the log */
