@@ -100,7 +100,7 @@ help:
 	@echo "make model     checks the protocol exhaustively, with spin"
 	@echo "make fuzz      runs the fuzz targets; SECONDS=600 tests/fuzz/run wal for longer"
 	@echo "make torture   the crash laboratory for SECONDS=60, from SEED on; stops at the first failure"
-	@echo "make mutations builds faults into the library; the laboratory has to find each of them"
+	@echo "make mutations builds faults into the library; the tests have to find each of them"
 	@echo "make sqlite-tests   SQLite's own tests of the WAL and of locks, over groupcommit; gets its source"
 	@echo "make bench     runs the benchmarks, prints tables, draws bench/plots/*.svg; see bench/README.md"
 	@echo "make install   libraries, header, extension and demo, to PREFIX ($(PREFIX)); DESTDIR"
