@@ -163,7 +163,8 @@ TEST_F(FenceTest, AnotherProcessHasCommittedOnTop) {
   EXPECT_EQ(log.code, SQLITE_IOERR_FSYNC);
   EXPECT_NE(log.message.find("another process has committed on top"), std::string::npos)
       << log.message;
-  EXPECT_NE(log.message.find(path()), std::string::npos) << log.message;
+  EXPECT_TRUE(log.message.ends_with(": " + path()))
+      << "a long path would hide the reason: " << log.message;
   ExpectFenced();
   EXPECT_EQ(LogCapture::Ours(), 0) << "it is told once";
 
@@ -241,7 +242,9 @@ TEST_F(FenceTest, AnotherProcessHasCommittedInBetween) {
 TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
   FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
   EXPECT_EQ(Stats(observer_).fenced, 1);
-  EXPECT_NE(LogCapture::Take().message.find("until a transaction has ended"), std::string::npos);
+  const std::string why = LogCapture::Take().message;
+  EXPECT_NE(why.find("until a transaction has ended"), std::string::npos) << why;
+  EXPECT_TRUE(why.ends_with(": " + path())) << "a long path would hide the rest: " << why;
   for (Db* db : {&a_, &b_, &c_}) EXPECT_EQ(Insert(*db), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(b_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
   for (Db* db : {&a_, &b_, &c_}) ledger_.ExpectIn(*db);  // ours can read, and see no failed row

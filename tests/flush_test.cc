@@ -373,7 +373,7 @@ TEST_F(IntervalTest, AFailureInTheBackgroundIsToldToEachConnectionOnce) {
   while (Stats(b).background_errors == 0) std::this_thread::yield();
   EXPECT_EQ(a.Exec("INSERT INTO t VALUES('refused')"), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(Flush(b), SQLITE_IOERR_FSYNC);
-  EXPECT_NE(LogCapture::Take().message.find("could not be made durable in time"),
+  EXPECT_NE(LogCapture::Take().message.find("could not be made durable in time: " + path()),
             std::string::npos);
   Db late = OpenWal();
   Insert(late);

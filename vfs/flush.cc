@@ -34,7 +34,7 @@ int Connection::TakeFlusherError() {
   const uint64_t errors = database_->flusher().errors();
   if (errors == flusher_errors_) return SQLITE_OK;
   flusher_errors_ = errors;
-  sqlite3_log(kCommitFailed, "groupcommit: earlier commits to %s could not be made durable in time",
+  sqlite3_log(kCommitFailed, "groupcommit: earlier commits could not be made durable in time: %s",
               database_->path().c_str());
   return kCommitFailed;
 }
@@ -158,7 +158,7 @@ void Connection::FlushAtClose() {
   RepairIfPossible();
   const int rc = coordinator.WaitSynced(last_commit_, this);
   if (rc == SQLITE_OK) return;
-  sqlite3_log(rc, "groupcommit: the last commits to %s could not be made durable",
+  sqlite3_log(rc, "groupcommit: the last commits could not be made durable: %s",
               database_->path().c_str());
 }
 

@@ -128,8 +128,8 @@ void Connection::SayWhyNotYet() {
   if (database_->coordinator().failure() == 0 || !database_->fence().TellOnce()) return;
   sqlite3_log(
       SQLITE_IOERR_FSYNC,
-      "groupcommit: after a failed sync nobody may write to %s until a transaction has ended "
-      "that is open, of this process or another one",
+      "groupcommit: after a failed sync nobody may write until a transaction has ended that is "
+      "open, of this process or another one: %s",
       database_->path().c_str());
 }
 
@@ -227,7 +227,7 @@ Connection::RollBack Connection::RewriteWholeLog(uint32_t last_frame) {
 Connection::RollBack Connection::EndFailure(int rc) {
   if (rc == SQLITE_OK && !database_->coordinator().Resume()) rc = SQLITE_NOMEM;
   if (rc != SQLITE_OK) {
-    sqlite3_log(rc, "groupcommit: cannot write the log of %s again after a failed sync",
+    sqlite3_log(rc, "groupcommit: cannot write the log again after a failed sync: %s",
                 database_->path().c_str());
     return RollBack::kNotSafe;  // for now; whoever comes by tries again
   }
@@ -251,13 +251,14 @@ bool Connection::PutBackHeader() {
   Coordinator& coordinator = database_->coordinator();
   const Lsn tail = coordinator.durable();
   const WalIndexHeader now = Header();
+  // The path comes last, as sqlite3_log() cuts a message off after some 200 bytes.
   const auto refuse = [this](const char* reason) REQUIRES(database_->fence().mutex()) {
     if (!database_->fence().TellOnce()) return false;
     sqlite3_log(
         SQLITE_IOERR_FSYNC,
-        "groupcommit: after a failed sync nobody may write to %s until this process has closed "
-        "it: %s",
-        database_->path().c_str(), reason);
+        "groupcommit: after a failed sync nobody may write until this process has closed the "
+        "database, as %s: %s",
+        reason, database_->path().c_str());
     return false;
   };
   Lsn last_to_stay;
