@@ -183,6 +183,7 @@ TEST_F(FlushTest, EveryKindOfCommitHasAnLsn) {
   db.ExecOk("PRAGMA synchronous=NORMAL");
   Insert(db);
   expect_new(false);
+  EXPECT_EQ(Stats(db).pending, 0) << "nobody waits for it";
   db.ExecOk("BEGIN; INSERT INTO t VALUES('y')");
   EXPECT_EQ(CommitLsn(db), last);
   db.ExecOk("ROLLBACK; BEGIN IMMEDIATE; COMMIT; SELECT * FROM t");
