@@ -294,8 +294,10 @@ def run_python(context, text):
         DJANGO(context, text)
     else:
         opens = "sqlite3.connect(" in text
-        before = "import sqlite3\n" if opens else LOAD_IN_PYTHON + OPEN_IN_PYTHON
-        Script(PYTHON, ["-c", "import sqlite3"], before, CHECK_IN_PYTHON)(context, text)
+        opened = "" if opens else LOAD_IN_PYTHON + OPEN_IN_PYTHON
+        # What imports the module by itself may have something to do before that.
+        before, after = ("", opened) if "import sqlite3" in text else (opened or "import sqlite3\n", "")
+        Script(PYTHON, ["-c", "import sqlite3"], before, after + CHECK_IN_PYTHON)(context, text)
 
 
 PERL = Script(
