@@ -261,6 +261,23 @@ TEST_P(BothOnTopTest, AfterReadingOneAndWritingOneWithAJournal) {
   ExpectCopyToFail(failing_schema, written_schema);
 }
 
+// It has changed nothing. Its COMMIT may come after those of other databases, so that it is not
+// told (vfs/README.md, "When a sync fails"); but it waits, and does not read the row again.
+TEST_P(BothOnTopTest, WhoHasOnlyReadUnderTheWriteLockIsNotTold) {
+  const std::string read = std::string("SELECT count(*) FROM ") + GetParam() + ".t";
+  std::future<int> failing =
+      ExecUntilSync(a_, std::string("INSERT INTO ") + GetParam() + ".t VALUES('failed')");
+  b_.ExecOk("BEGIN IMMEDIATE");
+  EXPECT_EQ(b_.Int(read), 1);
+  std::future<int> ended = ExecAsync(b_, "COMMIT");
+  AwaitOnTop(ended, GetParam());
+  EXPECT_FALSE(IsReady(ended));
+  FailHeldSync();
+  EXPECT_EQ(failing.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(ended.get(), SQLITE_OK);
+  EXPECT_EQ(b_.Int(read), 0);
+}
+
 // It has the write lock meanwhile, so that no company comes.
 TEST_P(BothOnTopTest, WaitsForNoCompany) {
   b_.ExecOk("PRAGMA main.synchronous=NORMAL; PRAGMA other.synchronous=NORMAL");
