@@ -68,6 +68,8 @@ TEST_F(PolicySettingsTest, UriParameters) {
       {"max_wait_us=10000000", "group(max_wait_us=10000000,max_batch=64)"},
       {"max_batch=1000000", "group(max_wait_us=1000,max_batch=1000000)"},
       {"max_batch=%31%32&mode=rwc&unknown=9", "group(max_wait_us=1000,max_batch=12)"},
+      {"max_batch=5&max_batch=x", "group(max_wait_us=1000,max_batch=5)"},
+      {"FLUSH_POLICY=never&Max_Batch=x", "auto"},  // names that nobody knows
   };
   for (const auto& good : kGood) {
     Db db(Uri(good.parameters), "gc");
