@@ -144,7 +144,7 @@ class Connection final : private Coordinator::Log {
     return wal_index_ != nullptr ? WalIndexHeader::Load(wal_index_) : WalIndexHeader{};
   }
 
-  // The arguments of an xShmLock().
+  // The locks; see locks.cc. These are the arguments of an xShmLock().
   struct LockRequest {
     int offset;
     int n;
@@ -155,20 +155,20 @@ class Connection final : private Coordinator::Log {
   int Lock(const LockRequest& request);
   int Unlock(const LockRequest& request);
   int BeforeLock(unsigned locks, bool exclusive);
+  void CountHolder(unsigned locks, int one);
+  int RefuseAfterFailure(unsigned locks, bool exclusive);
+  int AskBase(const LockRequest& request);
+  int AskBaseUntilDeadline(const LockRequest& request);
+  int64_t WaitsUntil(unsigned locks, bool exclusive) const;
   void OnLocked(unsigned locks, bool exclusive);
   void OnRefused(unsigned locks, bool exclusive);
   unsigned BeforeUnlock(unsigned locks, bool exclusive);
   void AfterUnlock(unsigned locks, bool exclusive);
-  int AskBase(const LockRequest& request);
-  int RefuseAfterFailure(unsigned locks, bool exclusive);
 
   // The write lock and its queue; see write_lock.cc.
   int TakeTurn();
   int AwaitTurn();
-  int AskBaseUntilDeadline(const LockRequest& request);
-  int64_t WaitsUntil(unsigned locks, bool exclusive) const;
   void ReturnTurn();
-  void CountHolder(unsigned locks, int one);
   void LoseRace(bool elsewhere);
   void SleepOut();
   bool SleepOn();

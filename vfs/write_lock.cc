@@ -9,6 +9,7 @@
 #include "lost_race.h"
 
 namespace groupcommit {
+
 // SQLite asks for the write lock. Refused here, it drops its snapshot and calls the busy handler,
 // which sleeps in line (xSleep).
 int Connection::TakeTurn() {
@@ -36,74 +37,6 @@ int Connection::AwaitTurn() {
   }
   let_through_ = !has_turn_ && queue.IsKept();  // it may come back, see ReturnTurn()
   return has_turn_ || let_through_ ? SQLITE_OK : SQLITE_BUSY_TIMEOUT;
-}
-
-// The base VFS is not let wait. That of SQLite 3.40 would hold the mutex meanwhile that others need
-// to release their locks (os_unix.c: unixShmLock()), so that two processes may wait for each other.
-int Connection::SetLockTimeout(int* timeout_ms) {
-  int none = 0;
-  const int rc = main_->pMethods->xFileControl(main_, SQLITE_FCNTL_LOCK_TIMEOUT, &none);
-  if (rc == SQLITE_OK) std::swap(lock_timeout_ms_, *timeout_ms);
-  return rc;
-}
-
-int Connection::AskBaseUntilDeadline(const LockRequest& request) {
-  constexpr std::chrono::microseconds kPoll(250);
-  const unsigned locks = request.locks();
-  int rc = locks == kCheckpointLock ? AskBaseForCheckpoint(request) : AskBase(request);
-  if (rc != SQLITE_BUSY) return rc;
-  const bool exclusive = request.exclusive();
-  const int64_t until = WaitsUntil(locks, exclusive);
-  while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
-    // Who waits here passes for a writer that finds out by himself (CloseHoleBeneathStranger()),
-    // and it may be the fence that has the lock.
-    if (database_->coordinator().failure() != 0) {
-      const int refused = RefuseAfterFailure(locks, exclusive);
-      if (refused != SQLITE_OK) return refused;
-      if (database_->coordinator().failure() != 0) return rc;
-    }
-    std::this_thread::sleep_for(kPoll);
-    rc = AskBase(request);
-  }
-  return rc == SQLITE_BUSY && until != 0 && lock_timeout_ms_ != 0 ? SQLITE_BUSY_TIMEOUT : rc;
-}
-
-// Another process was faster: how long is it waited for in here? In ns; 0: not at all.
-int64_t Connection::WaitsUntil(unsigned locks, bool exclusive) const {
-  // If the busy handler's sleep was cut short for this, it goes on here.
-  if (lock_timeout_ms_ == 0) {
-    return exclusive && locks == kWriteLock ? LostRace::SleepsUntil(writer_) : 0;
-  }
-  // Not for what another connection of ours has: SQLite does not either.
-  const int others = database_->checkpoint_holders().load(std::memory_order_relaxed) - exclusive;
-  const bool is_ours = locks == kCheckpointLock && others > 0;
-  // Nor for readers, but if somebody has asked for that: FULL, RESTART, TRUNCATE.
-  const bool is_readers =
-      exclusive && (locks & kReadLocks) != 0 && !(Holds(kWriteLock) && Holds(kCheckpointLock));
-  return is_ours || is_readers ? 0 : lock_deadline_;
-}
-
-// Of the base VFS's locks. Release: whoever sees the count go down sees the lock released, too.
-void Connection::CountHolder(unsigned locks, int one) {
-  if ((locks & kWriteLock) != 0) {
-    database_->write_holders().fetch_add(one, std::memory_order_release);
-  }
-  if ((locks & kCheckpointLock) != 0) {
-    database_->checkpoint_holders().fetch_add(one, std::memory_order_release);
-  }
-}
-
-void Connection::OnRefused(unsigned locks, bool exclusive) {
-  if (!exclusive) return;
-  CountHolder(locks, -1);
-  // A checkpoint that starts the log over, and has waited for the write lock before (wal.c:
-  // walBusyLock()).
-  const bool restarts = Holds(kWriteLock) && Holds(kCheckpointLock);
-  if ((locks & kReadLocks) != 0 && restarts) LostRace::NoteReaders(writer_);
-  if ((locks & kWriteLock) == 0) return;
-  if (has_turn_) database_->write_queue()->GiveUp();
-  has_turn_ = false;
-  LoseRace(true);
 }
 
 // `elsewhere`: to another process, or to a connection that does not queue up.

@@ -1,0 +1,301 @@
+// Connection: the locks of the shared memory, as SQLite asks for them and lets them go.
+#include <atomic>
+#include <chrono>
+#include <climits>
+#include <cstdint>
+#include <thread>
+#include <utility>
+
+#include "connection.h"
+#include "lost_race.h"
+
+namespace groupcommit {
+
+int Connection::ShmLock(int offset, int n, int flags) {
+  const LockRequest request = {offset, n, flags};
+  if ((flags & SQLITE_SHM_LOCK) == 0) return Unlock(request);
+  const int rc = Lock(request);
+  // A checkpoint that has got its lock reads the header next; a FULL one when it has waited for the
+  // write lock, too, be it in vain (wal.c: sqlite3WalCheckpoint()).
+  const bool may_read_next = (request.locks() & (kCheckpointLock | kWriteLock)) != 0;
+  if (request.exclusive() && may_read_next && Holds(kCheckpointLock)) NoteCheckpointedLog();
+  return rc;
+}
+
+int Connection::Lock(const LockRequest& request) {
+  const unsigned locks = request.locks();
+  const bool exclusive = request.exclusive();
+  int rc = BeforeLock(locks, exclusive);
+  if (rc != SQLITE_OK) return rc;
+  if (StartsLogOver(request)) rc = KeepCheckpointsOut();
+  if (rc == SQLITE_OK) rc = AskBaseUntilDeadline(request);
+  if (rc == SQLITE_OK && IsLogStartedOver(request)) {
+    (void)AskBase({request.offset, request.n, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE});
+    rc = SQLITE_BUSY;
+  }
+  if (rc == SQLITE_OK) {
+    OnLocked(locks, exclusive);
+  } else {
+    OnRefused(locks, exclusive);
+    LetCheckpointsIn();
+  }
+  return rc;
+}
+
+int Connection::Unlock(const LockRequest& request) {
+  const unsigned locks = request.locks();
+  const bool exclusive = request.exclusive();
+  const unsigned released = BeforeUnlock(locks, exclusive);
+  // SQLite releases the write lock and its snapshot each by itself, so that it is all or nothing.
+  const int rc = released == locks ? AskBase(request) : SQLITE_OK;
+  LetCheckpointsIn();
+  AfterUnlock(locks, exclusive);
+  return rc;
+}
+
+int Connection::BeforeLock(unsigned locks, bool exclusive) {
+  const bool asks_for_turn =
+      exclusive ? locks == kWriteLock && Holds(kCheckpointLock) : (locks & kReadLocks) != 0;
+  const bool slept = asks_for_turn && SleepOn();
+  // What SQLite has seen is old by now, so it has to look again whether it needs the log at all.
+  // (wal.c: walTryBeginRead())
+  if (slept && !exclusive && (locks & kLogReadLocks) != 0) {
+    looks_again_ = true;
+    return SQLITE_BUSY;
+  }
+  LostRace::Pass();
+  if (lock_timeout_ms_ != 0 && !Holds(kCheckpointLock)) {  // a checkpoint has one for all its locks
+    constexpr int64_t kNanosPerMilli = 1'000'000;
+    const int64_t timeout_ms = lock_timeout_ms_ > 0 ? lock_timeout_ms_ : INT_MAX;
+    lock_deadline_ = database_->clock().NowNanos() + timeout_ms * kNanosPerMilli;
+  }
+  int rc = RefuseAfterFailure(locks, exclusive);
+  if (rc != SQLITE_OK || !exclusive) return rc;
+  if (locks == kCheckpointLock) {
+    rc = BeginCheckpoint();
+  } else if ((locks & kWriteLock) != 0) {
+    rc = TakeTurn();
+  }
+  if (rc == SQLITE_OK) CountHolder(locks, 1);  // until OnRefused() or AfterUnlock()
+  return rc;
+}
+
+// Of the base VFS's locks. Release: whoever sees the count go down sees the lock released, too.
+void Connection::CountHolder(unsigned locks, int one) {
+  if ((locks & kWriteLock) != 0) {
+    database_->write_holders().fetch_add(one, std::memory_order_release);
+  }
+  if ((locks & kCheckpointLock) != 0) {
+    database_->checkpoint_holders().fetch_add(one, std::memory_order_release);
+  }
+}
+
+// Nobody may build on a log with a hole, or see what is beyond it.
+int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
+  if (database_->coordinator().failure() == 0) {
+    stale_cache_ = false;
+    return SQLITE_OK;
+  }
+  // It may have been a sync of the flusher's, so that nobody else closes the hole.
+  if (!Holds(kWriteLock) && TryRollBack() == RollBack::kNotYet && !Holds(kCheckpointLock)) {
+    CloseHoleBeneathStranger();
+  }
+  if (database_->coordinator().failure() == 0) return SQLITE_OK;
+  // Once the header has been put back, SQLite finds another one, and drops its cache.
+  if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0 && FailedIsInSight()) {
+    return kCommitFailed;
+  }
+  const bool builds_on_log =
+      exclusive && (locks & (kWriteLock | kCheckpointLock | kRecoverLock)) != 0;
+  // A checkpoint that waits for readers would wait for those whose snapshot the fence keeps until
+  // it gets the checkpoint lock (wal.c: walBusyLock()).
+  const bool waits_for_readers = exclusive && Holds(kCheckpointLock) && (locks & kReadLocks) != 0;
+  return builds_on_log || waits_for_readers ? kCommitFailed : SQLITE_OK;
+}
+
+int Connection::AskBase(const LockRequest& request) {
+  const auto ask = [this, &request] {
+    return main_->pMethods->xShmLock(main_, request.offset, request.n, request.flags);
+  };
+  Fence& fence = database_->fence();
+  if (fence.IsHeldThrough(main_)) {
+    MutexLock lock(fence.mutex());
+    const bool is_read_lock = request.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
+    return is_read_lock && fence.GiveBackReadLock(main_, request.offset) ? SQLITE_OK : ask();
+  }
+  // The unix VFS has a mutex for all connections to a database (os_unix.c: unixShmLock()), and a
+  // commit asks four times or more. To fall asleep for it takes longer than what it is held for.
+  SpinGuard guard(&database_->shm_lock());
+  return ask();
+}
+
+// The base VFS is not let wait. That of SQLite 3.40 would hold the mutex meanwhile that others need
+// to release their locks (os_unix.c: unixShmLock()), so that two processes may wait for each other.
+int Connection::SetLockTimeout(int* timeout_ms) {
+  int none = 0;
+  const int rc = main_->pMethods->xFileControl(main_, SQLITE_FCNTL_LOCK_TIMEOUT, &none);
+  if (rc == SQLITE_OK) std::swap(lock_timeout_ms_, *timeout_ms);
+  return rc;
+}
+
+int Connection::AskBaseUntilDeadline(const LockRequest& request) {
+  constexpr std::chrono::microseconds kPoll(250);
+  const unsigned locks = request.locks();
+  int rc = locks == kCheckpointLock ? AskBaseForCheckpoint(request) : AskBase(request);
+  if (rc != SQLITE_BUSY) return rc;
+  const bool exclusive = request.exclusive();
+  const int64_t until = WaitsUntil(locks, exclusive);
+  while (rc == SQLITE_BUSY && database_->clock().NowNanos() < until) {
+    // Who waits here passes for a writer that finds out by himself (CloseHoleBeneathStranger()),
+    // and it may be the fence that has the lock.
+    if (database_->coordinator().failure() != 0) {
+      const int refused = RefuseAfterFailure(locks, exclusive);
+      if (refused != SQLITE_OK) return refused;
+      if (database_->coordinator().failure() != 0) return rc;
+    }
+    std::this_thread::sleep_for(kPoll);
+    rc = AskBase(request);
+  }
+  return rc == SQLITE_BUSY && until != 0 && lock_timeout_ms_ != 0 ? SQLITE_BUSY_TIMEOUT : rc;
+}
+
+// Another process was faster: how long is it waited for in here? In ns; 0: not at all.
+int64_t Connection::WaitsUntil(unsigned locks, bool exclusive) const {
+  // If the busy handler's sleep was cut short for this, it goes on here.
+  if (lock_timeout_ms_ == 0) {
+    return exclusive && locks == kWriteLock ? LostRace::SleepsUntil(writer_) : 0;
+  }
+  // Not for what another connection of ours has: SQLite does not either.
+  const int others = database_->checkpoint_holders().load(std::memory_order_relaxed) - exclusive;
+  const bool is_ours = locks == kCheckpointLock && others > 0;
+  // Nor for readers, but if somebody has asked for that: FULL, RESTART, TRUNCATE.
+  const bool is_readers =
+      exclusive && (locks & kReadLocks) != 0 && !(Holds(kWriteLock) && Holds(kCheckpointLock));
+  return is_ours || is_readers ? 0 : lock_deadline_;
+}
+
+void Connection::OnLocked(unsigned locks, bool exclusive) {
+  (exclusive ? exclusive_ : shared_) |= locks;
+  if (Holds(kWriteLock)) counts_.BeginWrite();
+  counts_.SetReadsLog((shared_ & kLogReadLocks) != 0);
+  if (!exclusive && (locks & kReadLocks) != 0) {
+    just_committed_ = false;
+    NoteSnapshot();
+  }
+  if (exclusive && locks == kCheckpointLock) CloseGate();
+  if (!exclusive || (locks & kWriteLock) == 0) return;
+  database_->writing().fetch_add(1, std::memory_order_relaxed);
+  read_error_ = SQLITE_OK;
+  const WalIndexHeader header = Header();
+  database_->OnWriteLocked(header.words());
+  header_at_lock_ = header;
+  failures_at_lock_ = database_->coordinator().failures();
+  writes_.OnBegin();
+  page1_.OnBegin();
+  // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
+  const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
+  if (is_new || Holds(kCheckpointLock)) LostRace::OnAcquired(writer_);
+  if (refused_since_ != 0) {
+    database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
+    refused_since_ = 0;
+  } else {
+    database_->stats().lock_wait.Record(0);
+  }
+}
+
+void Connection::OnRefused(unsigned locks, bool exclusive) {
+  if (!exclusive) return;
+  CountHolder(locks, -1);
+  // A checkpoint that starts the log over, and has waited for the write lock before (wal.c:
+  // walBusyLock()).
+  const bool restarts = Holds(kWriteLock) && Holds(kCheckpointLock);
+  if ((locks & kReadLocks) != 0 && restarts) LostRace::NoteReaders(writer_);
+  if ((locks & kWriteLock) == 0) return;
+  if (has_turn_) database_->write_queue()->GiveUp();
+  has_turn_ = false;
+  LoseRace(true);
+}
+
+// Returns the locks of `locks` that the base VFS is to release.
+unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
+  Coordinator& coordinator = database_->coordinator();
+  // SQLite has recovered the log: its headers count from 0 again (wal.c: walIndexRecover()). One
+  // that has the write lock before its snapshot commits next, and may do so under the old number.
+  if (exclusive && (locks & exclusive_ & kRecoverLock) != 0) header_at_lock_ = Header();
+  if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
+    if (Holds(kCheckpointLock)) NoteCheckpointedLog();  // SQLite has recovered it
+    // Still under the write lock, so that the header is ours if there was a commit.
+    const WalIndexHeader header = Header();
+    const bool is_commit = header.change() != header_at_lock_.change();
+    database_->OnWriteUnlocking(header.words(), is_commit);
+    if (!is_commit) {
+      commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
+      deferred_ = false;
+      counted_ = 0;
+      left_to_flusher_ = false;
+      writes_.OnRollBack();
+      frames_.Clear();
+      if (writes_.page1_frame() != 0) page1_.Forget();
+    } else {
+      just_committed_ = true;
+      CountCommit();
+      CacheFrames(header_at_lock_, header);
+      frames_.Clear();
+      // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
+      // them. (Where all is durable, the newest one may be an old one that failed.)
+      if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
+      // A writer that has the lock before its snapshot does not wait when it loads the schema
+      // (btree.c: sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
+      if (!deferred_ && commit_ != 0 && page1_.schema_may_change()) {
+        (void)coordinator.WaitDurable(commit_, this);  // WaitForCommit() tells of an error
+      }
+    }
+    // Before we look for a failure: so that the fence does not take its other lock because we have
+    // this one, and then we give it up; see Fence::Take(). (Sequentially consistent, as the failure
+    // is: of us and of who fails one sees what the other has stored.)
+    database_->writing().fetch_sub(1, std::memory_order_seq_cst);
+    // Nobody may build on a log with a hole: the lock stays with us.
+    if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;
+  }
+  if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) {
+    // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
+    // still has to be held until the end is settled: it keeps undurable frames out of the database
+    // file and the log from restarting. (wal.c: walRestartLog() swaps read locks under the write
+    // lock; not an end.)
+    WaitForCommit();
+    const unsigned held = locks & ~dropped_;
+    dropped_ &= ~locks;
+    return held != 0 && KeepReadLock(held) ? 0 : held;
+  }
+  return locks;
+}
+
+void Connection::AfterUnlock(unsigned locks, bool exclusive) {
+  const unsigned ended = exclusive ? locks & exclusive_ : 0;
+  const bool ended_write = (ended & kWriteLock) != 0;
+  (exclusive ? exclusive_ : shared_) &= ~locks;
+  if (!Holds(kWriteLock) && !HoldsReadLock()) {
+    counts_.EndWrite();
+    counts_.EndSnapshot();
+  }
+  counts_.SetReadsLog((shared_ & kLogReadLocks) != 0);
+  CountHolder(ended, -1);
+  if (ended_write) ReturnTurn();
+  // A write transaction that changed nothing leaves the pages that it read in the cache, where the
+  // next read-only statement finds them without a call to the VFS.
+  if (ended_write && commit_ == 0 && undurable_read_ != 0) {
+    const int rc = WaitForCommit();
+    if (!HasAttached()) read_error_ = rc;
+  }
+  // There may be no COMMIT that waits for anything, and yet a SELECT that goes on.
+  if (ended_write && commit_ == 0) counts_.EndWrite();
+  if (exclusive && (locks & kCheckpointLock) != 0) OpenGate();
+  // A checkpoint whose sync failed: see Fail(). (Who recovers the log gives up the write lock after
+  // this one, wal.c: walIndexRecover(). The fence would release it beneath SQLite.)
+  if (exclusive && (locks & kCheckpointLock) != 0 && !Holds(kWriteLock) &&
+      database_->coordinator().failure() != 0) {
+    TryRollBack();
+  }
+}
+
+}  // namespace groupcommit
