@@ -163,6 +163,9 @@ class Connection final : private Coordinator::Log {
   void OnLocked(unsigned locks, bool exclusive);
   void OnRefused(unsigned locks, bool exclusive);
   unsigned BeforeUnlock(unsigned locks, bool exclusive);
+  void OnWriteUnlocking();
+  void OnPublished(const WalIndexHeader& header);
+  void OnNothingPublished();
   void AfterUnlock(unsigned locks, bool exclusive);
 
   // The write lock and its queue; see write_lock.cc.

@@ -218,44 +218,20 @@ void Connection::OnRefused(unsigned locks, bool exclusive) {
 
 // Returns the locks of `locks` that the base VFS is to release.
 unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
-  Coordinator& coordinator = database_->coordinator();
+  const unsigned ended = exclusive ? locks & exclusive_ : 0;
   // SQLite has recovered the log: its headers count from 0 again (wal.c: walIndexRecover()). One
   // that has the write lock before its snapshot commits next, and may do so under the old number.
-  if (exclusive && (locks & exclusive_ & kRecoverLock) != 0) header_at_lock_ = Header();
-  if (exclusive && (locks & exclusive_ & kWriteLock) != 0) {
+  if ((ended & kRecoverLock) != 0) header_at_lock_ = Header();
+  if ((ended & kWriteLock) != 0) {
     if (Holds(kCheckpointLock)) NoteCheckpointedLog();  // SQLite has recovered it
-    // Still under the write lock, so that the header is ours if there was a commit.
-    const WalIndexHeader header = Header();
-    const bool is_commit = header.change() != header_at_lock_.change();
-    database_->OnWriteUnlocking(header.words(), is_commit);
-    if (!is_commit) {
-      commit_ = 0;  // whatever was noted did not become a commit; its bytes may be overwritten
-      deferred_ = false;
-      counted_ = 0;
-      left_to_flusher_ = false;
-      writes_.OnRollBack();
-      frames_.Clear();
-      if (writes_.page1_frame() != 0) page1_.Forget();
-    } else {
-      just_committed_ = true;
-      CountCommit();
-      CacheFrames(header_at_lock_, header);
-      frames_.Clear();
-      // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with
-      // them. (Where all is durable, the newest one may be an old one that failed.)
-      if (!deferred_) commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
-      // A writer that has the lock before its snapshot does not wait when it loads the schema
-      // (btree.c: sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
-      if (!deferred_ && commit_ != 0 && page1_.schema_may_change()) {
-        (void)coordinator.WaitDurable(commit_, this);  // WaitForCommit() tells of an error
-      }
-    }
+    OnWriteUnlocking();
     // Before we look for a failure: so that the fence does not take its other lock because we have
     // this one, and then we give it up; see Fence::Take(). (Sequentially consistent, as the failure
     // is: of us and of who fails one sees what the other has stored.)
     database_->writing().fetch_sub(1, std::memory_order_seq_cst);
     // Nobody may build on a log with a hole: the lock stays with us.
-    if (coordinator.failure() != 0 && KeepWriteLock()) return locks & ~kWriteLock;
+    const bool has_failed = database_->coordinator().failure() != 0;
+    if (has_failed && KeepWriteLock()) return locks & ~kWriteLock;
   }
   if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) {
     // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
@@ -268,6 +244,48 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
     return held != 0 && KeepReadLock(held) ? 0 : held;
   }
   return locks;
+}
+
+// SQLite is about to release the write lock. As it is still held, the header is ours if there was a
+// commit.
+void Connection::OnWriteUnlocking() {
+  const WalIndexHeader header = Header();
+  const bool is_commit = header.change() != header_at_lock_.change();
+  database_->OnWriteUnlocking(header.words(), is_commit);
+  if (is_commit) {
+    OnPublished(header);
+  } else {
+    OnNothingPublished();
+  }
+}
+
+// The commit that has made `header` is in sight.
+void Connection::OnPublished(const WalIndexHeader& header) {
+  Coordinator& coordinator = database_->coordinator();
+  just_committed_ = true;
+  CountCommit();
+  CacheFrames(header_at_lock_, header);
+  frames_.Clear();
+  if (deferred_) return;
+  // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with them.
+  // (Where all is durable, the newest one may be an old one that failed.)
+  commit_ = coordinator.AllDurable() ? 0 : coordinator.appended();
+  // A writer that has the lock before its snapshot does not wait when it loads the schema (btree.c:
+  // sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
+  if (commit_ != 0 && page1_.schema_may_change()) {
+    (void)coordinator.WaitDurable(commit_, this);  // WaitForCommit() tells of an error
+  }
+}
+
+// Whatever was noted did not become a commit: its bytes may be overwritten.
+void Connection::OnNothingPublished() {
+  commit_ = 0;
+  deferred_ = false;
+  counted_ = 0;
+  left_to_flusher_ = false;
+  writes_.OnRollBack();
+  frames_.Clear();
+  if (writes_.page1_frame() != 0) page1_.Forget();
 }
 
 void Connection::AfterUnlock(unsigned locks, bool exclusive) {
