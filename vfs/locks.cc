@@ -166,6 +166,7 @@ int64_t Connection::WaitsUntil(unsigned locks, bool exclusive) const {
     return exclusive && locks == kWriteLock ? LostRace::SleepsUntil(writer_) : 0;
   }
   // Not for what another connection of ours has: SQLite does not either.
+  // (Who asks for a shared lock, as sqlite3_snapshot_open() does, is not counted as one of them.)
   const int others = database_->checkpoint_holders().load(std::memory_order_relaxed) - exclusive;
   const bool is_ours = locks == kCheckpointLock && others > 0;
   // Nor for readers, but if somebody has asked for that: FULL, RESTART, TRUNCATE.
@@ -195,12 +196,9 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
   const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
   if (is_new || Holds(kCheckpointLock)) LostRace::OnAcquired(writer_);
-  if (refused_since_ != 0) {
-    database_->stats().lock_wait.Record(database_->clock().NowNanos() - refused_since_);
-    refused_since_ = 0;
-  } else {
-    database_->stats().lock_wait.Record(0);
-  }
+  const int64_t since = std::exchange(refused_since_, 0);
+  const int64_t waited = since != 0 ? database_->clock().NowNanos() - since : 0;
+  database_->stats().lock_wait.Record(waited);
 }
 
 void Connection::OnRefused(unsigned locks, bool exclusive) {
@@ -307,13 +305,11 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   }
   // There may be no COMMIT that waits for anything, and yet a SELECT that goes on.
   if (ended_write && commit_ == 0) counts_.EndWrite();
-  if (exclusive && (locks & kCheckpointLock) != 0) OpenGate();
+  if ((ended & kCheckpointLock) == 0) return;
+  OpenGate();
   // A checkpoint whose sync failed: see Fail(). (Who recovers the log gives up the write lock after
   // this one, wal.c: walIndexRecover(). The fence would release it beneath SQLite.)
-  if (exclusive && (locks & kCheckpointLock) != 0 && !Holds(kWriteLock) &&
-      database_->coordinator().failure() != 0) {
-    TryRollBack();
-  }
+  if (!Holds(kWriteLock) && database_->coordinator().failure() != 0) TryRollBack();
 }
 
 }  // namespace groupcommit
