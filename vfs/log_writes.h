@@ -30,8 +30,8 @@ class LogWrites {
       last_ = Last::kFrameHeader;
       return 0;
     }
-    const bool is_page = last_ == Last::kFrameHeader && offset == header_offset_ + kFrameHeaderSize;
-    const bool ends_commit = is_page && header_.database_size != 0;
+    const bool is_page = IsPage(offset);
+    const bool ends_commit = WouldEndCommit(offset);
     last_ = ends_commit ? Last::kCommitFrame : Last::kOther;
     if (ends_commit) has_commit_ = true;
     page_size_ = size;
@@ -55,7 +55,7 @@ class LogWrites {
 
   // Has nothing been written since the write lock was taken?
   bool is_empty() const { return is_empty_; }
-  // Have all the bytes of a commit been written, of whatever came of it nothing is known yet?
+  // Have all the bytes of a commit been written, while it is not known yet what becomes of it?
   bool has_commit() const { return has_commit_; }
   // Was the last frame of a commit, with a page of so many bytes, written last?
   bool EndsCommit() const { return last_ == Last::kCommitFrame; }
@@ -68,10 +68,7 @@ class LogWrites {
     return !has_commit_ && (first_ < 0 || offset <= first_);
   }
   // Would a write at `offset` be the page of a commit frame?
-  bool WouldEndCommit(int64_t offset) const {
-    return last_ == Last::kFrameHeader && header_.database_size != 0 &&
-           offset == header_offset_ + kFrameHeaderSize;
-  }
+  bool WouldEndCommit(int64_t offset) const { return IsPage(offset) && header_.database_size != 0; }
   // Has anything been written since the last commit?
   bool IsInTransaction() const { return first_ >= 0; }
 
@@ -82,6 +79,11 @@ class LogWrites {
 
  private:
   enum class Last : uint8_t { kOther, kFrameHeader, kCommitFrame };
+
+  // Does a write at `offset` follow upon the header of its frame?
+  bool IsPage(int64_t offset) const {
+    return last_ == Last::kFrameHeader && offset == header_offset_ + kFrameHeaderSize;
+  }
 
   bool is_empty_ = true;
   bool has_commit_ = false;
