@@ -36,14 +36,13 @@ int Connection::SyncLog(int flags) {
     return FailCommit(kCommitFailed);
   }
   const bool ends_commit = EndsCommit();
-  const bool defer = ends_commit && MayDefer();
   if (writes_.EndsCommit()) {
     database_->stats().commits.Add();
     CountCommit();
   }
   writes_.OnSync();
   if (ends_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
-  if (defer) return DeferSync(flags);
+  if (ends_commit && MayDefer()) return DeferSync(flags);
   requested_flags_ = flags;
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
   // told.
