@@ -38,16 +38,12 @@ int Connection::BeforePublishingSeveral() {
   if (!HasAttached() || WritesOneDatabase()) return SQLITE_OK;
   sqlite3* const db = Db();
   if (db == nullptr) return WaitForBeneath();
-  int rc = SQLITE_OK;
-  for (int i = 0; rc == SQLITE_OK; i++) {
-    const char* schema = sqlite3_db_name(db, i);
-    if (schema == nullptr) break;
+  for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
     if (sqlite3_txn_state(db, schema) != SQLITE_TXN_WRITE) continue;
-    // Anything else is the answer of a file that is not ours.
-    const int told = sqlite3_file_control(db, schema, kFcntlWaitForBeneath, nullptr);
-    if ((told & 0xff) == SQLITE_IOERR) rc = told;
+    const int rc = sqlite3_file_control(db, schema, kFcntlWaitForBeneath, nullptr);
+    if ((rc & 0xff) == SQLITE_IOERR) return rc;  // else it has not failed, or is not ours to ask
   }
-  return rc;
+  return SQLITE_OK;
 }
 
 int Connection::WaitForBeneath() {

@@ -91,17 +91,14 @@ void Connection::CloseGate() {
   CheckpointGate& gate = database_->gate();
   Clock& clock = database_->clock();
   const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
-  if (queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true)) {
-    const int64_t now = clock.NowNanos();
-    closed_gate_ = queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
-    if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
-    if (!gate.Await(gate.writers(), counts_.writers(), now + CheckpointGate::kDrainNanos)) {
-      return OpenGate();
-    }
-    gate.Await(gate.leaving(), counts_.leaving(), clock.NowNanos() + CheckpointGate::kLeavingNanos);
-  } else {
-    gate.OnEnd(Header().last_frame(), false);
+  const bool has_turn = queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true);
+  const int64_t now = clock.NowNanos();
+  closed_gate_ = has_turn && queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
+  if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
+  if (!gate.Await(gate.writers(), counts_.writers(), now + CheckpointGate::kDrainNanos)) {
+    return OpenGate();
   }
+  gate.Await(gate.leaving(), counts_.leaving(), clock.NowNanos() + CheckpointGate::kLeavingNanos);
 }
 
 void Connection::OpenGate() {
