@@ -229,29 +229,31 @@ class Connection final : private Coordinator::Log {
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
   void SayWhyNotYet();
-  void CloseHoleBeneathStranger();
-  unsigned ReadLocksInUse() REQUIRES(database_->fence().mutex());
-  unsigned HoldLog() REQUIRES(database_->fence().mutex());
-  void LetGoOfLog(unsigned taken) REQUIRES(database_->fence().mutex());
-  bool CloseHole(uint32_t last_frame) REQUIRES(database_->fence().mutex());
   bool TakeFence() REQUIRES(database_->fence().mutex());
-  void CloseHoleOfFence() REQUIRES(database_->fence().mutex());
   bool KeepWriteLock();
   bool KeepReadLock(unsigned lock);
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
-  RollBack CloseHoleForGood() REQUIRES(database_->fence().mutex());
-  RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
-  RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
   LogCommit OldestToUndo(Lsn* beneath = nullptr);  // `beneath`: the commit before it
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
   bool FailedIsInSight() const;
-  bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
   bool RepairAtClose();
   bool LeavesHole() REQUIRES(database_->fence().mutex());
   bool IsFenceForStrangers();
+
+  // The hole in the log; see hole.cc.
+  RollBack CloseHoleForGood() REQUIRES(database_->fence().mutex());
+  RollBack RewriteWholeLog(uint32_t last_frame) REQUIRES(database_->fence().mutex());
+  RollBack EndFailure(int rc) REQUIRES(database_->fence().mutex());
+  bool SomebodyReadsBeyond(uint32_t frame) REQUIRES(database_->fence().mutex());
+  bool CloseHole(uint32_t last_frame) REQUIRES(database_->fence().mutex());
+  void CloseHoleOfFence() REQUIRES(database_->fence().mutex());
+  void CloseHoleBeneathStranger();
+  unsigned ReadLocksInUse() REQUIRES(database_->fence().mutex());
+  unsigned HoldLog() REQUIRES(database_->fence().mutex());
+  void LetGoOfLog(unsigned taken) REQUIRES(database_->fence().mutex());
 
   Database* const database_;
   sqlite3_file* const main_;

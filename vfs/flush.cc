@@ -3,8 +3,8 @@
 // A commit with synchronous=NORMAL, or under the policy interval, returns without a sync. It has a
 // number all the same (Coordinator::CountWritten), under which a flush, the flusher or
 // groupcommit_wait() finds out whether a sync has covered it. Nobody takes such a commit back: a
-// failed sync leads to the log being written again (roll_back.cc), and the error is told to those
-// who ask.
+// failed sync leads to the log being written again (hole.cc), and the error is told to those who
+// ask.
 #include <algorithm>
 #include <memory>
 #include <utility>
