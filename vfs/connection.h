@@ -229,6 +229,7 @@ class Connection final : private Coordinator::Log {
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
   int Fail(int error);
   void SayWhyNotYet();
+  void SayWhyNever(const char* reason) REQUIRES(database_->fence().mutex());
   bool TakeFence() REQUIRES(database_->fence().mutex());
   bool KeepWriteLock();
   bool KeepReadLock(unsigned lock);
@@ -236,6 +237,9 @@ class Connection final : private Coordinator::Log {
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
   LogCommit OldestToUndo(Lsn* beneath = nullptr);  // `beneath`: the commit before it
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
+  const char* WhyNotPutBack(const LogCommit& oldest, const WalIndexHeader& now)
+      REQUIRES(database_->fence().mutex());
+  void StoreHeader(const WalIndexHeader& header) REQUIRES(database_->fence().mutex());
   bool FailedIsInSight() const;
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());

@@ -45,6 +45,15 @@ void Connection::SayWhyNotYet() {
       database_->path().c_str());
 }
 
+// The path comes last, as sqlite3_log() cuts a message off after some 200 bytes.
+void Connection::SayWhyNever(const char* reason) {
+  if (!database_->fence().TellOnce()) return;
+  sqlite3_log(SQLITE_IOERR_FSYNC,
+              "groupcommit: after a failed sync nobody may write until this process has closed the "
+              "database, as %s: %s",
+              reason, database_->path().c_str());
+}
+
 bool Connection::TakeFence() { return database_->fence().Take(main_, database_->writing()); }
 
 // The write lock goes from SQLite to the fence, instead of being released. False if it may be
@@ -127,16 +136,6 @@ bool Connection::PutBackHeader() {
   Coordinator& coordinator = database_->coordinator();
   const Lsn tail = coordinator.durable();
   const WalIndexHeader now = Header();
-  // The path comes last, as sqlite3_log() cuts a message off after some 200 bytes.
-  const auto refuse = [this](const char* reason) REQUIRES(database_->fence().mutex()) {
-    if (!database_->fence().TellOnce()) return false;
-    sqlite3_log(
-        SQLITE_IOERR_FSYNC,
-        "groupcommit: after a failed sync nobody may write until this process has closed the "
-        "database, as %s: %s",
-        reason, database_->path().c_str());
-    return false;
-  };
   Lsn last_to_stay;
   const LogCommit oldest = OldestToUndo(&last_to_stay);
   // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
@@ -149,40 +148,54 @@ bool Connection::PutBackHeader() {
   const WalIndexHeader published(database_->published());
   const bool is_back = published == WalIndexHeader(oldest.before).WithChange(published.change());
   if (oldest.can_undo && !is_back) {
-    if (!database_->IsOurs(tail, now.words())) {
-      return refuse("another process has committed on top");
+    if (const char* reason = WhyNotPutBack(oldest, now)) {
+      SayWhyNever(reason);
+      return false;
     }
-    // The salts of the commit itself: the header before the first commit of a log may have others
-    // (wal.c: sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
-    if (oldest.generation != now.generation()) return refuse("the log was restarted");
     // With a new change counter. A reader that read this header when it was there first, and then
     // how far a checkpoint has come, must not find it unchanged (wal.c: walTryBeginRead()).
     const uint32_t change = std::max(now.change(), published.change()) + 1;
     const WalIndexHeader before = WalIndexHeader(oldest.before).WithChange(change);
-    // What was only announced has come no further than the snapshots of the failed commits, and
-    // then the fence, let it; or it was a recovery (wal.c: walIndexRecover()), or another process
-    // that has taken back its own, and nobody has copied anything.
-    const CheckpointInfo info = CheckpointInfo::Load(wal_index_);
-    const uint32_t copied = database_->fence().was_let_go() ? info.backfilled : info.copied;
-    if (before.last_frame() > now.last_frame() || before.last_frame() < copied) {
-      return refuse("a checkpoint has copied failed commits");
-    }
-    // A checkpoint copies a page only if its newest frame is among those that it copies, and syncs
-    // the database file only if it reaches the end of the log (wal.c: walIteratorInit(),
-    // walCheckpoint()). Where it stopped may be the end from now on: what it has copied would be
-    // taken for all that there is.
-    CheckpointInfo::ForgetBackfill(wal_index_, before.last_frame());
-    main_->pMethods->xShmBarrier(main_);
-    // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
-    before.Store(wal_index_, 1);
-    main_->pMethods->xShmBarrier(main_);
-    before.Store(wal_index_, 0);
+    StoreHeader(before);
     database_->OnWriteUnlocking(before.words(), true);
     database_->OnPutBack(last_to_stay, before.change());
     database_->frames().Forget();
   }
   database_->fence().SetPutBack(beneath_is_durable);
   return true;
+}
+
+// Could it hurt somebody if `now` went back to what was there before `oldest`? Null: no.
+const char* Connection::WhyNotPutBack(const LogCommit& oldest, const WalIndexHeader& now) {
+  if (!database_->IsOurs(database_->coordinator().durable(), now.words())) {
+    return "another process has committed on top";
+  }
+  // The salts of the commit itself: the header before the first commit of a log may have others
+  // (wal.c: sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
+  if (oldest.generation != now.generation()) return "the log was restarted";
+  // What was only announced has come no further than the snapshots of the failed commits, and then
+  // the fence, let it; or it was a recovery (wal.c: walIndexRecover()), or another process that has
+  // taken back its own, and nobody has copied anything.
+  const CheckpointInfo info = CheckpointInfo::Load(wal_index_);
+  const uint32_t copied = database_->fence().was_let_go() ? info.backfilled : info.copied;
+  const uint32_t last_frame = WalIndexHeader(oldest.before).last_frame();
+  if (last_frame > now.last_frame() || last_frame < copied) {
+    return "a checkpoint has copied failed commits";
+  }
+  return nullptr;
+}
+
+void Connection::StoreHeader(const WalIndexHeader& header) {
+  // A checkpoint copies a page only if its newest frame is among those that it copies, and syncs
+  // the database file only if it reaches the end of the log (wal.c: walIteratorInit(),
+  // walCheckpoint()). Where it stopped may be the end from now on: what it has copied would be
+  // taken for all that there is.
+  CheckpointInfo::ForgetBackfill(wal_index_, header.last_frame());
+  main_->pMethods->xShmBarrier(main_);
+  // In the order of wal.c: walIndexWriteHdr(), so that nobody takes a mixture for a header.
+  header.Store(wal_index_, 1);
+  main_->pMethods->xShmBarrier(main_);
+  header.Store(wal_index_, 0);
 }
 
 bool Connection::FailedIsInSight() const {
