@@ -257,7 +257,7 @@ class Connection final : private Coordinator::Log {
   void CloseHoleBeneathStranger();
   unsigned ReadLocksInUse() REQUIRES(database_->fence().mutex());
   unsigned HoldLog() REQUIRES(database_->fence().mutex());
-  void LetGoOfLog(unsigned taken) REQUIRES(database_->fence().mutex());
+  void ReleaseReadLocks(unsigned locks) REQUIRES(database_->fence().mutex());
 
   Database* const database_;
   sqlite3_file* const main_;

@@ -117,7 +117,7 @@ void Connection::CloseHoleBeneathStranger() {
   const bool is_held = ((ReadLocksInUse() | taken) & kLogReadLocks) != 0;
   const bool is_closed = is_held && is_same_log && CloseHole(ours.last_frame());
   if (is_closed) database_->fence().SetClosedBeneath(failures);
-  LetGoOfLog(taken);
+  ReleaseReadLocks(taken);
 }
 
 // Those that SQLite, or the fence, has through our file.
@@ -143,9 +143,9 @@ unsigned Connection::HoldLog() {
   return taken;
 }
 
-void Connection::LetGoOfLog(unsigned taken) {
+void Connection::ReleaseReadLocks(unsigned locks) {
   for (int i = kFirstReadLock; i < SQLITE_SHM_NLOCK; i++) {
-    if ((taken >> i & 1) == 0) continue;
+    if ((locks >> i & 1) == 0) continue;
     main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
   }
 }

@@ -212,12 +212,9 @@ void Connection::DropSnapshot() {
 }
 
 void Connection::DropSnapshotUnderFence() {
-  for (int i = kFirstReadLock; i < SQLITE_SHM_NLOCK; i++) {
-    const unsigned lock = 1u << i;
-    if ((shared_ & ~dropped_ & lock) == 0) continue;
-    main_->pMethods->xShmLock(main_, i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
-    dropped_ |= lock;
-  }
+  const unsigned held = shared_ & ~dropped_ & kReadLocks;
+  ReleaseReadLocks(held);
+  dropped_ |= held;
 }
 
 // A connection closes. If the failed commits could not be taken back, they are made durable:
