@@ -10,7 +10,6 @@
 #include "log_handle.h"
 #include "loss_reports.h"
 #include "sync_strength.h"
-#include "wal_format.h"
 
 namespace groupcommit {
 namespace {
@@ -248,36 +247,35 @@ void Database::DrainSyncErrors() {
   for (const OpenLog& log : logs_) (void)log.file->pMethods->xSync(log.file, SQLITE_SYNC_NORMAL);
 }
 
-void Database::OnWriteLocked(const LogState& header) {
+void Database::OnWriteLocked(const WalIndexHeader& header) {
   MutexLock lock(published_mutex_);
   if (!published_known_) {
     unknown_through_ = coordinator_.appended();
-  } else if (!WalIndexHeader(header).ShowsTheSameAs(WalIndexHeader(published_))) {
+  } else if (!header.ShowsTheSameAs(published_)) {
     foreign_after_ = coordinator_.appended();
   }
 }
 
-void Database::OnWriteUnlocking(const LogState& header, bool is_ours) {
+void Database::OnWriteUnlocking(const WalIndexHeader& header, bool is_ours) {
   MutexLock lock(published_mutex_);
   published_ = header;
   if (is_ours) committed_ = header;
   published_known_ = true;
 }
 
-LogState Database::published() const {
+WalIndexHeader Database::published() const {
   MutexLock lock(published_mutex_);
   return published_;
 }
 
-LogState Database::committed() const {
+WalIndexHeader Database::committed() const {
   MutexLock lock(published_mutex_);
   return committed_;
 }
 
-bool Database::IsOurs(Lsn tail, const LogState& header) const {
+bool Database::IsOurs(Lsn tail, const WalIndexHeader& header) const {
   MutexLock lock(published_mutex_);
-  return foreign_after_ <= tail && published_known_ &&
-         WalIndexHeader(header).ShowsTheSameAs(WalIndexHeader(published_));
+  return foreign_after_ <= tail && published_known_ && header.ShowsTheSameAs(published_);
 }
 
 void Database::OnPutBack(Lsn lsn, uint32_t change) {
@@ -290,11 +288,10 @@ void Database::OnPutBack(Lsn lsn, uint32_t change) {
 // What another process commits on top of the header that was put back has frames with the same
 // numbers. If it recovers the log before that, it may find what was taken out of sight, and counts
 // from 0 again (wal.c: walIndexRecover()).
-Lsn Database::LastInSight(Lsn appended, const LogState& header) const {
+Lsn Database::LastInSight(Lsn appended, const WalIndexHeader& header) const {
   if (coordinator_.failures() == 0) return appended;
   MutexLock lock(published_mutex_);
-  const bool is_hidden =
-      appended == hidden_through_ && WalIndexHeader(header).change() >= hidden_by_;
+  const bool is_hidden = appended == hidden_through_ && header.change() >= hidden_by_;
   return is_hidden ? hidden_after_ : appended;
 }
 

@@ -25,6 +25,7 @@
 #include "spin_lock.h"
 #include "sqlite.h"
 #include "statistics.h"
+#include "wal_format.h"
 #include "write_queue.h"
 
 namespace groupcommit {
@@ -112,9 +113,9 @@ class Database final : private Coordinator::Log {
 
   // What connections of this process have made of the wal-index header, to find out whether another
   // process committed in between. Both REQUIRE the write lock.
-  void OnWriteLocked(const LogState& header) EXCLUDES(published_mutex_);
+  void OnWriteLocked(const WalIndexHeader& header) EXCLUDES(published_mutex_);
   // `is_ours`: a commit of ours has made it, or we have put it back.
-  void OnWriteUnlocking(const LogState& header, bool is_ours) EXCLUDES(published_mutex_);
+  void OnWriteUnlocking(const WalIndexHeader& header, bool is_ours) EXCLUDES(published_mutex_);
   // Our connections that have the write lock of the base VFS, or ask for it just now; and those
   // that do for the checkpoint lock.
   std::atomic<int>& write_holders() { return write_holders_; }
@@ -125,17 +126,17 @@ class Database final : private Coordinator::Log {
   // after.
   std::atomic<uint64_t>& starts_over() { return starts_over_; }
   // The header as it was when the last one of them released it; zeros if none has.
-  LogState published() const EXCLUDES(published_mutex_);
+  WalIndexHeader published() const EXCLUDES(published_mutex_);
   // As we have made it last: what lies beyond may be taken back by another process.
-  LogState committed() const EXCLUDES(published_mutex_);
+  WalIndexHeader committed() const EXCLUDES(published_mutex_);
   // Are all commits after `tail` ours, and does `header` show the log as we have left it? What was
   // there when we first took the write lock does not count.
-  bool IsOurs(Lsn tail, const LogState& header) const EXCLUDES(published_mutex_);
+  bool IsOurs(Lsn tail, const WalIndexHeader& header) const EXCLUDES(published_mutex_);
   // All our commits after `lsn` have been taken out of sight, by a header whose change counter is
   // `change`.
   void OnPutBack(Lsn lsn, uint32_t change) EXCLUDES(published_mutex_);
   // The newest commit of ours, up to `appended`, that a snapshot of `header` may include.
-  Lsn LastInSight(Lsn appended, const LogState& header) const EXCLUDES(published_mutex_);
+  Lsn LastInSight(Lsn appended, const WalIndexHeader& header) const EXCLUDES(published_mutex_);
   // Does the commit `lsn`, of ours, lie on top of all those of other processes?
   bool IsOnTop(Lsn lsn) const EXCLUDES(published_mutex_);
 
@@ -194,8 +195,8 @@ class Database final : private Coordinator::Log {
   std::atomic<uint64_t> starts_over_{0};
   mutable Mutex published_mutex_;
   bool published_known_ GUARDED_BY(published_mutex_) = false;
-  LogState published_ GUARDED_BY(published_mutex_){};
-  LogState committed_ GUARDED_BY(published_mutex_){};
+  WalIndexHeader published_ GUARDED_BY(published_mutex_);
+  WalIndexHeader committed_ GUARDED_BY(published_mutex_);
   Lsn foreign_after_ GUARDED_BY(published_mutex_) =
       0;  // another process committed on top of this one
   Lsn unknown_through_ GUARDED_BY(published_mutex_) = 0;  // before we first took the write lock

@@ -112,7 +112,7 @@ void Connection::CloseHoleBeneathStranger() {
   }
   if (has_writer()) return;
   const unsigned taken = HoldLog();
-  const WalIndexHeader ours(database_->committed());
+  const WalIndexHeader ours = database_->committed();
   const bool is_same_log = ours.generation() == Header().generation();
   const bool is_held = ((ReadLocksInUse() | taken) & kLogReadLocks) != 0;
   const bool is_closed = is_held && is_same_log && CloseHole(ours.last_frame());

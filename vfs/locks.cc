@@ -188,7 +188,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   database_->writing().fetch_add(1, std::memory_order_relaxed);
   read_error_ = SQLITE_OK;
   const WalIndexHeader header = Header();
-  database_->OnWriteLocked(header.words());
+  database_->OnWriteLocked(header);
   header_at_lock_ = header;
   failures_at_lock_ = database_->coordinator().failures();
   writes_.OnBegin();
@@ -249,7 +249,7 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
 void Connection::OnWriteUnlocking() {
   const WalIndexHeader header = Header();
   const bool is_commit = header.change() != header_at_lock_.change();
-  database_->OnWriteUnlocking(header.words(), is_commit);
+  database_->OnWriteUnlocking(header, is_commit);
   if (is_commit) {
     OnPublished(header);
   } else {

@@ -22,7 +22,7 @@ void Connection::NoteSnapshot() {
   change_at_snapshot_ = header.change();
   NoteFrames(header);
   if (durable >= appended) return;
-  const Lsn last = database_->LastInSight(appended, header.words());
+  const Lsn last = database_->LastInSight(appended, header);
   if (last != appended) in_sight_ = last;
   snapshot_ = database_->commits().OwnerOf(header.last_frame(), durable, last).lsn;
 }

@@ -104,7 +104,7 @@ Connection::RollBack Connection::RollBackUnderFence() {
     const bool is_strangers = database_->fence().HasWriteLock() &&
                               database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
     if (is_known && is_strangers && !OldestToUndo().can_undo) return CloseHoleForGood();
-    if (is_known && !database_->IsOurs(tail, Header().words())) CloseHoleOfFence();
+    if (is_known && !database_->IsOurs(tail, Header())) CloseHoleOfFence();
     return RollBack::kNotYet;
   }
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
@@ -141,11 +141,11 @@ bool Connection::PutBackHeader() {
   // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
   // of ours that is durable lies on top of them.
   const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
-  const bool beneath_is_durable = coordinator.synced() >= beneath && database_->IsOnTop(tail) &&
-                                  database_->IsOurs(tail, now.words());
+  const bool beneath_is_durable =
+      coordinator.synced() >= beneath && database_->IsOnTop(tail) && database_->IsOurs(tail, now);
   // The fence may have been let go of since: ReleaseThrough(). Then another process may have
   // committed, too, but on top of the header that was put back.
-  const WalIndexHeader published(database_->published());
+  const WalIndexHeader published = database_->published();
   const bool is_back = published == WalIndexHeader(oldest.before).WithChange(published.change());
   if (oldest.can_undo && !is_back) {
     if (const char* reason = WhyNotPutBack(oldest, now)) {
@@ -157,7 +157,7 @@ bool Connection::PutBackHeader() {
     const uint32_t change = std::max(now.change(), published.change()) + 1;
     const WalIndexHeader before = WalIndexHeader(oldest.before).WithChange(change);
     StoreHeader(before);
-    database_->OnWriteUnlocking(before.words(), true);
+    database_->OnWriteUnlocking(before, true);
     database_->OnPutBack(last_to_stay, before.change());
     database_->frames().Forget();
   }
@@ -167,7 +167,7 @@ bool Connection::PutBackHeader() {
 
 // Could it hurt somebody if `now` went back to what was there before `oldest`? Null: no.
 const char* Connection::WhyNotPutBack(const LogCommit& oldest, const WalIndexHeader& now) {
-  if (!database_->IsOurs(database_->coordinator().durable(), now.words())) {
+  if (!database_->IsOurs(database_->coordinator().durable(), now)) {
     return "another process has committed on top";
   }
   // The salts of the commit itself: the header before the first commit of a log may have others
@@ -200,7 +200,7 @@ void Connection::StoreHeader(const WalIndexHeader& header) {
 
 bool Connection::FailedIsInSight() const {
   const Lsn appended = database_->coordinator().appended();
-  return database_->LastInSight(appended, Header().words()) == appended;
+  return database_->LastInSight(appended, Header()) == appended;
 }
 
 // Gives up the read locks of a snapshot that has failed, before SQLite does. All its reads are
@@ -239,7 +239,7 @@ void Connection::LeaveFence() {
   if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
   MutexLock lock(database_->fence().mutex());
   const uint64_t failures = database_->coordinator().failures();
-  if (LeavesHole() && CloseHole(WalIndexHeader(database_->published()).last_frame())) {
+  if (LeavesHole() && CloseHole(database_->published().last_frame())) {
     database_->fence().SetClosedBeneath(failures);
   }
   database_->fence().ReleaseThrough(main_);
