@@ -62,7 +62,8 @@ void Fence::Release() {
 }
 
 void Fence::ReleaseThrough(sqlite3_file* main) {
-  was_let_go_ = was_let_go_ || IsHeldThrough(main);
+  if (!IsHeldThrough(main)) return;  // somebody has released it meanwhile
+  was_let_go_ = true;
   if (read_holder_.load(std::memory_order_relaxed) == main) ReleaseReadLock();
   if (checkpoint_holder_.load(std::memory_order_relaxed) == main) {
     groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
