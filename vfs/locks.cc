@@ -37,7 +37,7 @@ int Connection::Lock(const LockRequest& request) {
     OnLocked(locks, exclusive);
   } else {
     OnRefused(locks, exclusive);
-    LetCheckpointsIn();
+    LetCheckpointsIn();  // walRestartLog() unlocks something next, which does it too, but need not
   }
   return rc;
 }
