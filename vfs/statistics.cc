@@ -79,46 +79,37 @@ namespace {
 
 class JsonObject {
  public:
-  JsonObject& Number(const char* name, int64_t value) {
-    Name(name);
-    text_ += std::to_string(value);
+  JsonObject& Value(const char* name, const std::string& json) {
+    if (text_.size() > 1) text_ += ',';
+    text_ += '"';
+    text_ += name;
+    text_ += "\":" + json;
     return *this;
   }
+  JsonObject& Number(const char* name, int64_t value) { return Value(name, std::to_string(value)); }
   JsonObject& Latency(const char* name, const groupcommit_latency& latency) {
-    Name(name);
-    text_ += JsonObject()
-                 .Number("count", latency.count)
-                 .Number("p50_us", latency.p50_us)
-                 .Number("p99_us", latency.p99_us)
-                 .Number("max_us", latency.max_us)
-                 .Close();
-    return *this;
-  }
-  template <size_t N>
-  JsonObject& Array(const char* name, const sqlite3_int64 (&values)[N]) {
-    Name(name);
-    text_ += '[';
-    for (size_t i = 0; i < N; i++) {
-      if (i > 0) text_ += ',';
-      text_ += std::to_string(values[i]);
-    }
-    text_ += ']';
-    return *this;
+    return Value(name, JsonObject()
+                           .Number("count", latency.count)
+                           .Number("p50_us", latency.p50_us)
+                           .Number("p99_us", latency.p99_us)
+                           .Number("max_us", latency.max_us)
+                           .Close());
   }
   std::string Close() { return text_ + "}"; }
 
  private:
-  void Name(const char* name) {
-    if (text_.size() > 1) text_ += ',';
-    text_ += '"';
-    text_ += name;
-    text_ += "\":";
-  }
-
   std::string text_ = "{";
 };
 
 }  // namespace
+
+std::string BatchToJson(const groupcommit_statistics& stats) {
+  std::string json;
+  for (const sqlite3_int64 count : stats.batch) {
+    json += (json.empty() ? "[" : ",") + std::to_string(count);
+  }
+  return json + "]";
+}
 
 std::string StatisticsToJson(const groupcommit_statistics& stats) {
   return JsonObject()
@@ -127,7 +118,7 @@ std::string StatisticsToJson(const groupcommit_statistics& stats) {
       .Number("deferred", stats.deferred)
       .Number("syncs", stats.syncs)
       .Number("failed_syncs", stats.failed_syncs)
-      .Array("batch", stats.batch)
+      .Value("batch", BatchToJson(stats))
       .Number("windows_filled", stats.windows_filled)
       .Number("windows_expired", stats.windows_expired)
       .Number("reader_waits", stats.reader_waits)

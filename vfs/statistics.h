@@ -60,8 +60,10 @@ struct Statistics {
   void CopyTo(groupcommit_statistics* out) const;
 };
 
-// The statistics as one JSON object, with the names of struct groupcommit_statistics.
+// The statistics as one JSON object, with the names of struct groupcommit_statistics; and of them
+// only `batch`, as an array.
 std::string StatisticsToJson(const groupcommit_statistics& stats);
+std::string BatchToJson(const groupcommit_statistics& stats);
 
 }  // namespace groupcommit
 

@@ -7,6 +7,7 @@
 #include "database.h"
 #include "groupcommit.h"
 #include "sqlite.h"
+#include "statistics.h"
 
 namespace groupcommit {
 namespace {
@@ -18,13 +19,6 @@ struct Column {
 
 void ResultText(sqlite3_context* context, const std::string& text) {
   sqlite3_result_text64(context, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
-}
-
-std::string BatchAsJson(const groupcommit_statistics& stats) {
-  std::string json;
-  for (const sqlite3_int64 count : stats.batch)
-    json += (json.empty() ? "[" : ",") + std::to_string(count);
-  return json + "]";
 }
 
 #define COUNTER(member)                                                               \
@@ -51,7 +45,7 @@ constexpr Column kColumns[] = {
     COUNTER(syncs),
     COUNTER(failed_syncs),
     {"batch",
-     [](sqlite3_context* c, const Database::Info& i) { ResultText(c, BatchAsJson(i.stats)); }},
+     [](sqlite3_context* c, const Database::Info& i) { ResultText(c, BatchToJson(i.stats)); }},
     COUNTER(windows_filled),
     COUNTER(windows_expired),
     COUNTER(reader_waits),
