@@ -272,19 +272,16 @@ void Coordinator::AwaitOverlapping(const Running& sync) {
   while (std::any_of(running_.begin(), running_.end(), conceals)) ended_cond_.Wait(mutex_);
 }
 
+// The tails move by maximum: syncs may end in another order than they began.
 void Coordinator::AdvanceTails(const Running& sync) {
-  AdvanceTail(sync.through);
-  if (sync.written <= synced()) return;
-  tails_.synced.store(sync.written, std::memory_order_release);
-  ended_cond_.SignalAll();
-}
-
-// The tail moves by maximum: syncs may end in another order than they began.
-void Coordinator::AdvanceTail(Lsn through) {
-  const Lsn tail = tails_.durable.load(std::memory_order_relaxed);
-  if (through <= tail) return;
-  if (failure() == 0) stats_->RecordBatch(through - tail);
-  tails_.durable.store(through, std::memory_order_release);
+  if (sync.through > sync.tail) {
+    stats_->RecordBatch(sync.through - sync.tail);
+    tails_.durable.store(sync.through, std::memory_order_release);
+  }
+  if (sync.written > synced()) {
+    tails_.synced.store(sync.written, std::memory_order_release);
+    ended_cond_.SignalAll();
+  }
 }
 
 void Coordinator::AwaitSyncs() {
@@ -308,7 +305,7 @@ bool Coordinator::Resume() {
   }
   // `failed` before `durable`: see IsDurable().
   tails_.failed.store(through, std::memory_order_relaxed);
-  AdvanceTail(through);
+  tails_.durable.store(through, std::memory_order_release);
   failure_.store(0, std::memory_order_release);
   return true;
 }

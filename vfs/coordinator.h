@@ -125,8 +125,8 @@ class Coordinator {
 
   // Is this commit durable? False for one that failed. No lock.
   bool IsDurable(Lsn target) const {
-    // Acquire: pairs with the release in AdvanceTail(); `failed` is stored before `durable` moves
-    // past it.
+    // Acquire: pairs with the releases in AdvanceTails() and Resume(); `failed` is stored before
+    // `durable` moves past it.
     return durable() >= target && tails_.failed.load(std::memory_order_relaxed) < target;
   }
   bool AllDurable() const { return durable() >= appended(); }
@@ -258,7 +258,6 @@ class Coordinator {
   int Finish(Running* sync, int error) REQUIRES(mutex_);
   void AwaitOverlapping(const Running& sync) REQUIRES(mutex_);
   void AdvanceTails(const Running& sync) REQUIRES(mutex_);
-  void AdvanceTail(Lsn through) REQUIRES(mutex_);
   bool FindFailure(Lsn target) const EXCLUDES(mutex_);
   bool Settled(const Goal& goal, int* error) const REQUIRES(mutex_);
   bool IsUnderWay(const Goal& goal) const REQUIRES(mutex_);
