@@ -218,12 +218,14 @@ void Connection::DropSnapshotUnderFence() {
 }
 
 // A connection closes. If the failed commits could not be taken back, they are made durable:
-// whoever writes next would find them in the log, and build on the hole. True if they are.
+// whoever writes next would find them in the log, and build on the hole. True if the log is whole,
+// and a checkpoint that has begun may go on.
 bool Connection::RepairAtClose() {
   // The checkpoint of the last connection has announced what it would copy, and the sync before
   // that fails (wal.c: sqlite3WalClose(), walCheckpoint()).
   if (sole_user_ && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
-  // A checkpoint that has begun has read the header from before the roll-back, and must not go on.
+  // It must not if it has read the header from before a roll-back. (Without the shared memory there
+  // was nothing to take back.)
   if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
   MutexLock lock(database_->fence().mutex());
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
@@ -236,7 +238,10 @@ bool Connection::RepairAtClose() {
 // The fence has to be let go that is held through the file.
 void Connection::LeaveFence() {
   if (!database_->fence().IsHeldThrough(main_)) return;
-  if (log_ != nullptr && (database_->IsLastConnection() || IsFenceForStrangers())) RepairAtClose();
+  if (log_ != nullptr && (database_->IsLastConnection() ||
+                          (TryRollBack() != RollBack::kDone && IsFenceForStrangers()))) {
+    RepairAtClose();
+  }
   MutexLock lock(database_->fence().mutex());
   const uint64_t failures = database_->coordinator().failures();
   if (LeavesHole() && CloseHole(database_->published().last_frame())) {
@@ -262,7 +267,6 @@ bool Connection::LeavesHole() {
 // Are the failed commits still in sight because of another process? It would build on them before
 // another connection of ours has come by to take the fence again.
 bool Connection::IsFenceForStrangers() {
-  if (TryRollBack() == RollBack::kDone) return false;
   MutexLock lock(database_->fence().mutex());
   return !database_->fence().put_back() &&
          database_->write_holders().load(std::memory_order_acquire) == 0 &&
