@@ -15,15 +15,15 @@ namespace groupcommit {
 
 using LogState = std::array<uint32_t, 12>;
 
-// A commit occupies the positions from `first` up to the next commit's first one.
+// A commit occupies the positions from `first` up to the next commit's first one. What is opaque here
+// is for those who put it in.
 struct LogCommit {
-  uint32_t first = 0;  // position of its first entry
-  uint32_t header =
-      0;             // position of an entry that may be read before it is durable; 0: there is none
-  int strength = 0;  // what its owner asks of the sync, as bits; opaque here
+  uint32_t first = 0;       // position of its first entry
+  uint32_t header = 0;      // and of one that may be read before it is durable; 0: there is none
+  int strength = 0;         // what its owner asks of the sync, as bits; opaque
   bool can_undo = false;    // `before` is known
-  LogState before{};        // how the log looked to everybody before the commit; opaque here
-  uint64_t generation = 0;  // of the log that it was written to; opaque here
+  LogState before{};        // how the log looked to everybody before the commit; opaque
+  uint64_t generation = 0;  // of the log that it was written to; opaque
   Lsn written_before = 0;   // Coordinator::written() of the newest commit beneath it
 };
 

@@ -35,14 +35,14 @@ namespace groupcommit {
 // were written, and each time an old sync would seem to have covered a commit that nobody synced.
 using Lsn = uint64_t;
 
-// How far the log is.
+// How far the log is. A tail tells of a commit and of all that come before it.
 struct LogTails {
-  std::atomic<Lsn> appended{0};  // all bytes of this commit and its predecessors are in the log
-  std::atomic<Lsn> durable{
-      0};  // this commit and its predecessors survive a power cut, or are failed
-  std::atomic<Lsn> failed{0};  // the newest commit that a failed sync took away; 0 if none ever was
+  std::atomic<Lsn> appended{0};       // all of their bytes are in the log
+  std::atomic<Lsn> durable{0};        // they survive a power cut, or have failed
+  std::atomic<Lsn> failed{0};         // the newest commit that has failed; 0 if none ever did
   std::atomic<uint64_t> failures{0};  // how many syncs have failed
-  // The same for commits of every kind, those included for which nobody waits; see CountWritten().
+  // `appended` and `durable` in the numbers of CountWritten(), which commits of every kind have,
+  // those included for which nobody waits.
   std::atomic<Lsn> written{0};
   std::atomic<Lsn> synced{0};
 };

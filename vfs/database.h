@@ -197,9 +197,10 @@ class Database final : private Coordinator::Log {
   bool published_known_ GUARDED_BY(published_mutex_) = false;
   WalIndexHeader published_ GUARDED_BY(published_mutex_);
   WalIndexHeader committed_ GUARDED_BY(published_mutex_);
-  Lsn foreign_after_ GUARDED_BY(published_mutex_) =
-      0;  // another process committed on top of this one
-  Lsn unknown_through_ GUARDED_BY(published_mutex_) = 0;  // before we first took the write lock
+  // Another process committed on top of this one.
+  Lsn foreign_after_ GUARDED_BY(published_mutex_) = 0;
+  // Those up to this one were there before we first took the write lock.
+  Lsn unknown_through_ GUARDED_BY(published_mutex_) = 0;
   // OnPutBack(); the commits are those up to `hidden_through_`.
   Lsn hidden_after_ GUARDED_BY(published_mutex_) = 0;
   Lsn hidden_through_ GUARDED_BY(published_mutex_) = 0;

@@ -10,8 +10,8 @@ namespace {
 
 using Kind = FlushPolicy::Kind;
 
-constexpr std::string_view kKindNames[] = {"on_each_flush", "group", "auto",
-                                           "interval"};  // by Kind
+// By Kind.
+constexpr std::string_view kKindNames[] = {"on_each_flush", "group", "auto", "interval"};
 
 // A number that a policy takes: its name, the policy that it belongs to, where it is kept, and what
 // is allowed.

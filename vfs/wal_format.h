@@ -133,9 +133,8 @@ class WalIndexHeader {
 struct CheckpointInfo {
   static constexpr int kReadMarks = 5;
 
-  uint32_t backfilled =
-      0;  // frames that are in the database file, or that somebody tried to copy there
   uint32_t copied = 0;                   // frames that are in the database file
+  uint32_t backfilled = 0;               // or that somebody tried to copy there: never fewer
   uint32_t read_marks[kReadMarks] = {};  // how far the readers with lock 3+i may read
 
   static CheckpointInfo Load(volatile void* wal_index) {
