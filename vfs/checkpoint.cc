@@ -103,7 +103,7 @@ void Connection::CloseGate() {
 void Connection::OpenGate() {
   if (!std::exchange(closed_gate_, false)) return;
   const uint32_t frames = Header().last_frame();
-  const bool complete = CheckpointInfo::Load(wal_index_).backfilled == frames;
+  const bool complete = CheckpointInfo::Load(wal_index_).copied == frames;
   CheckpointGate& gate = database_->gate();
   // The next writer starts the log over if nobody reads from it (wal.c: walRestartLog()).
   if (complete) {

@@ -177,7 +177,7 @@ const char* Connection::WhyNotPutBack(const LogCommit& oldest, const WalIndexHea
   // the fence, let it; or it was a recovery (wal.c: walIndexRecover()), or another process that has
   // taken back its own, and nobody has copied anything.
   const CheckpointInfo info = CheckpointInfo::Load(wal_index_);
-  const uint32_t copied = database_->fence().was_let_go() ? info.backfilled : info.copied;
+  const uint32_t copied = database_->fence().was_let_go() ? info.attempted : info.copied;
   const uint32_t last_frame = WalIndexHeader(oldest.before).last_frame();
   if (last_frame > now.last_frame() || last_frame < copied) {
     return "a checkpoint has copied failed commits";

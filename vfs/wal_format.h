@@ -133,14 +133,14 @@ class WalIndexHeader {
 struct CheckpointInfo {
   static constexpr int kReadMarks = 5;
 
-  uint32_t copied = 0;                   // frames that are in the database file
-  uint32_t backfilled = 0;               // or that somebody tried to copy there: never fewer
+  uint32_t copied = 0;                   // nBackfill: so many frames are in the database file
+  uint32_t attempted = 0;                // nBackfillAttempted: or may be there, never fewer
   uint32_t read_marks[kReadMarks] = {};  // how far the readers with lock 3+i may read
 
   static CheckpointInfo Load(volatile void* wal_index) {
     CheckpointInfo info;
     info.copied = LoadShared(wal_index, kBackfill);
-    info.backfilled = std::max(info.copied, LoadShared(wal_index, kBackfillAttempted));
+    info.attempted = std::max(info.copied, LoadShared(wal_index, kBackfillAttempted));
     for (int i = 0; i < kReadMarks; i++) {
       info.read_marks[i] = LoadShared(wal_index, kFirstReadMark + i);
     }
