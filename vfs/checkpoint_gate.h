@@ -21,17 +21,18 @@ namespace groupcommit {
 
 class CheckpointGate {
  public:
-  // The longest that a checkpoint holds writers up: from the moment when the last one was let
-  // through. What takes longer goes on beside them, as stock SQLite's.
-  static constexpr int64_t kClosedNanos = 100'000'000;
-  // Of these, how long it waits for those under way; how long for those whose commit has ended to
-  // give up their snapshot, for which they may have to wait for a processor; and how long, once it
-  // is through, for readers to leave the log.
-  static constexpr int64_t kDrainNanos = 50'000'000;
-  static constexpr int64_t kLeavingNanos = 10'000'000;
-  static constexpr int64_t kReadersNanos = 2'000'000;
-  // How long it waits for the write lock itself, which an open transaction may have for long.
+  // How long a checkpoint waits for the write lock, which an open transaction may have for long.
   static constexpr int64_t kTurnNanos = 10'000'000;
+  // The longest that it holds writers up, from then on. What takes longer goes on beside them, as
+  // stock SQLite's.
+  static constexpr int64_t kClosedNanos = 100'000'000;
+  // Of this, how long it waits for the writers under way.
+  static constexpr int64_t kDrainNanos = 50'000'000;
+  // And how long for those whose commit has ended to give up their snapshot: they may have to wait
+  // for a processor.
+  static constexpr int64_t kLeavingNanos = 10'000'000;
+  // And, once it is through, for readers to leave the log.
+  static constexpr int64_t kReadersNanos = 2'000'000;
 
   explicit CheckpointGate(Clock* clock) : clock_(clock) {}
   CheckpointGate(const CheckpointGate&) = delete;

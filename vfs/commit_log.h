@@ -15,8 +15,8 @@ namespace groupcommit {
 
 using LogState = std::array<uint32_t, 12>;
 
-// A commit occupies the positions from `first` up to the next commit's first one. What is opaque here
-// is for those who put it in.
+// A commit occupies the positions from `first` up to the next commit's first one. What is opaque
+// here means something to those who put it in.
 struct LogCommit {
   uint32_t first = 0;       // position of its first entry
   uint32_t header = 0;      // and of one that may be read before it is durable; 0: there is none

@@ -45,7 +45,7 @@ class Connection final : private Coordinator::Log {
   // What SQLite tells of itself. `db` is where the handle of the connection is found, `wal_index`
   // the first region of the shared memory or null, `log` the base VFS's log file or null.
   void SetDb(sqlite3** db) {
-    // Again the same where a connection joins a shared cache, while others use it.
+    // A connection that joins a shared cache tells the same once more, while other threads read it.
     if (db_ != db) db_ = db;
   }
   void OnPragma() { just_committed_ = false; }
@@ -67,13 +67,14 @@ class Connection final : private Coordinator::Log {
   // xShmLock(): the base VFS's, with what there is to do before and after. May refuse a lock.
   int ShmLock(int offset, int n, int flags);
 
-  // The log. Frames may be gathered, to be written by one call: WriteFrames() does that, before
-  // whatever else is done to the log; before a read, if it is of what is gathered. BeforeLogRead()
-  // returns SQLITE_OK or the error to report instead.
+  // The log. WriteLog() may only gather a frame, so that several are written by one call later.
   int WriteLog(const void* data, int size, int64_t offset);
+  // Writes what has been gathered, before anything else is done to the log; before a read, only if
+  // that is of something gathered.
   int WriteFrames();
   int WriteFramesBeneath(int size, int64_t offset);
   int SyncLog(int flags);
+  // Returns SQLITE_OK or the error to report instead of reading.
   int BeforeLogRead(int size, int64_t offset);
 
   // Copies what of the log is in memory; false if it is not.
@@ -89,13 +90,12 @@ class Connection final : private Coordinator::Log {
   // SQLITE_OK or the error of the failed sync that took it away.
   int WaitForCommit();
 
-  // What the transaction has written here is about to be made durable. If it writes to other
-  // databases, too, waits until all that it may build on is durable. Returns SQLITE_OK or the error
-  // of the failed sync that took some of it away.
+  // The transaction has written all that it has for this database, and is about to end. If it has
+  // written to others, too, waits until all that it builds on is durable, by WaitForBeneath() of
+  // each.
   int BeforePublishingSeveral();
-  // The transaction is about to be published, here or in another database that it writes to, too.
-  // Waits until all that it may build on here is durable. Returns SQLITE_OK or the error of the
-  // failed sync that took some of it away.
+  // If the transaction writes to this database, waits until all commits beneath it are durable.
+  // Both return SQLITE_OK or the error of the failed sync that took some of them away.
   int WaitForBeneath();
 
   // All that was committed on the database before the call. Returns SQLITE_OK once it is durable,
@@ -267,8 +267,8 @@ class Connection final : private Coordinator::Log {
   bool log_is_read_only_ = false;
   bool writes_may_be_joined_ = false;
   uint64_t syncs_before_ = 0;  // Coordinator::SyncsBegun() when the log had been opened
-  Lsn appended_before_ = 0;    // what may have been appended by then, and one that was about to be
-  Lsn written_before_ = 0;     // of commits of any kind
+  Lsn appended_before_ = 0;    // appended() then, and one that may have been about to be
+  Lsn written_before_ = 0;     // written() then
   bool shm_is_open_ = false;
   sqlite3** db_ = nullptr;
   volatile void* wal_index_ = nullptr;
@@ -283,17 +283,17 @@ class Connection final : private Coordinator::Log {
   int64_t lock_deadline_ = 0;   // when that is over for the present request, ns
   bool has_turn_ = false;       // the write queue's lock is ours
   bool waited_inside_ = false;  // lock_timeout_ms_ was not 0 when it was asked for
-  bool let_through_ = false;    // in there, since its time was up and the lock only kept
-  bool looks_again_ = false;    // at the log, since it has slept at its request for a snapshot
+  bool let_through_ = false;    // without a turn: its time was up, and the lock kept, not held
+  bool looks_again_ = false;    // SQLite does, at the log: its request for a snapshot has slept
   int64_t refused_since_ = 0;   // when the write lock was first refused, ns; 0: not waiting for it
   int64_t last_refused_ = 0;    // ns
 
   GateCounts counts_;
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
-  uint64_t checkpointed_log_ = 0;       // Wal::hdr of a checkpoint is of this generation of the log
-  bool keeps_checkpoints_out_ = false;  // has the checkpoint lock, of which SQLite does not know
-  bool just_committed_ = false;  // and nothing else since: a checkpoint now is an automatic one
+  uint64_t checkpointed_log_ = 0;       // the generation of the log that our checkpoint goes by
+  bool keeps_checkpoints_out_ = false;  // by the checkpoint lock, of which SQLite does not know
+  bool just_committed_ = false;  // and done nothing since: a checkpoint now is an automatic one
   int64_t committed_at_ = 0;     // when it was settled, ns
 
   // The write transaction, from OnLocked(WRITE) on.
@@ -321,7 +321,7 @@ class Connection final : private Coordinator::Log {
   // The newest pending commit that the snapshot included when it was taken; 0: all of it was
   // durable.
   Lsn snapshot_ = 0;
-  // It includes none of those after this one, which had been taken out of sight before.
+  // The snapshot includes no commit after this one: they had been taken out of sight before.
   static constexpr Lsn kAllInSight = UINT64_MAX;
   Lsn in_sight_ = kAllInSight;
 

@@ -57,8 +57,9 @@ class Coordinator {
     // without a lock.
     virtual int Sync(Lsn from, Lsn through) = 0;
 
-    // The number of a sync, see SyncsBegun(). If one with a greater number loses bytes, Sync() of
-    // this log fails too if it runs meanwhile, whoever else has been told of the loss.
+    // The number of a sync, see SyncsBegun(). If one that began after it loses bytes, each Sync()
+    // of this log that overlaps it fails, too, even if the loss has been told to another log.
+    // kSeesNone: no such thing is known.
     virtual uint64_t SeesFailuresAfter() const { return kSeesNone; }
     static constexpr uint64_t kSeesNone = UINT64_MAX;
 

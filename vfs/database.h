@@ -75,10 +75,10 @@ class Database final : private Coordinator::Log {
   int StartFlusher() EXCLUDES(flusher_mutex_, logs_mutex_);
   Flusher& flusher() { return flusher_; }
 
-  // Syncs, for the commits after `from`, up to `through`, as strong as `strength` at least, by way
-  // of the log of the connection that has had it open for the longest time: the kernel tells it of
-  // an error of which another process has been told, too, but not a handle that was opened later.
-  // Nothing if nobody has it open.
+  // Syncs for the commits after `from`, up to `through`, as strong as `strength` at least. It does
+  // so through the handle that has been open for the longest time, whichever connection's: that one
+  // is told of an error even if another process has been told before, and a later one is not.
+  // Nothing if nobody has the log open.
   std::optional<int> SyncOpenLog(Lsn from, Lsn through, int strength) EXCLUDES(logs_mutex_);
 
   // See loss_reports.h; false before anybody has asked. Asks `log`, whose file is `path`, unless
@@ -104,10 +104,10 @@ class Database final : private Coordinator::Log {
   void AddLog(sqlite3_file* log, int64_t size) EXCLUDES(flusher_mutex_, logs_mutex_, mutex_);
   void RemoveLog(sqlite3_file* log) EXCLUDES(flusher_mutex_, logs_mutex_);
 
-  // The kernel tells of a failed sync once for each handle that was open then. Lets it tell them
-  // all, so that none of them finds out during a later sync. Waits for the syncs that are under way
-  // before that: what they are told would pass for another failure after Coordinator::Resume().
-  // They end without the fence, which may be held. REQUIRES: Coordinator::failure() != 0, and
+  // The kernel tells each handle that was open when a sync failed of that, once. Lets it tell them
+  // all now, so that none is told during a later sync. Before that it waits for the syncs that are
+  // under way: after Coordinator::Resume() what they are told would pass for another failure. (They
+  // need no fence to end, which the caller may hold.) REQUIRES: Coordinator::failure() != 0, and
   // nothing is relied on that is in the log now and not durable.
   void DrainSyncErrors() EXCLUDES(logs_mutex_);
 
@@ -122,12 +122,12 @@ class Database final : private Coordinator::Log {
   std::atomic<int>& checkpoint_holders() { return checkpoint_holders_; }
   // Those that have the write lock for certain.
   std::atomic<int>& writing() { return writing_; }
-  // Odd while one of them keeps checkpoints out, as it starts the log over; has been increased
-  // after.
+  // How often one of them has begun or ceased to keep checkpoints out, to start the log over. Odd
+  // while one does.
   std::atomic<uint64_t>& starts_over() { return starts_over_; }
-  // The header as it was when the last one of them released it; zeros if none has.
+  // The header when one of them has last released the write lock; zeros if none has.
   WalIndexHeader published() const EXCLUDES(published_mutex_);
-  // As we have made it last: what lies beyond may be taken back by another process.
+  // The header that we have made last. Another process may take back what lies beyond.
   WalIndexHeader committed() const EXCLUDES(published_mutex_);
   // Are all commits after `tail` ours, and does `header` show the log as we have left it? What was
   // there when we first took the write lock does not count.
@@ -141,7 +141,8 @@ class Database final : private Coordinator::Log {
   bool IsOnTop(Lsn lsn) const EXCLUDES(published_mutex_);
 
   bool IsLastConnection() const EXCLUDES(mutex_);
-  // Has every connection been closed, while the log had a hole, since the first was opened?
+  // Have all connections been closed since the log got its hole? Then nobody's commits are to be
+  // taken back.
   bool IsReopened() const { return reopened_.load(std::memory_order_relaxed); }
   // The hole is closed: the next failure is one of ours.
   void EndReopened() { reopened_.store(false, std::memory_order_relaxed); }

@@ -43,17 +43,17 @@ class Fence {
     return checkpoint_holder_.load(std::memory_order_relaxed) != nullptr;
   }
 
-  // Takes what is still missing, through `main` (a file of the base VFS), but the checkpoint lock
-  // only if this process has the write lock: the fence, or a connection (`writing` of them).
-  // Returns true if both locks are held now; false if somebody else has one.
+  // Takes the locks that it does not hold yet, through `main` (a file of the base VFS). But the
+  // checkpoint lock only if this process has the write lock: the fence has it, or one of `writing`
+  // connections. Returns true if it holds both now; false if somebody else has one.
   bool Take(sqlite3_file* main, const std::atomic<int>& writing) REQUIRES(mutex_);
 
   // Takes over the write lock, which SQLite holds through `main` and is about to release.
   void TakeOver(sqlite3_file* main) REQUIRES(mutex_);
 
   // SQLite is about to release the read lock `index` of `main`, which keeps what lies beyond
-  // `read_mark` out of the database file. True if it is kept instead, until the checkpoint lock is
-  // to be had: the lowest one that was offered is.
+  // `read_mark` out of the database file. True if the fence keeps it instead, until it gets the
+  // checkpoint lock. It keeps one at a time: that with the lowest mark.
   bool KeepReadLock(sqlite3_file* main, int index, uint32_t read_mark) REQUIRES(mutex_);
 
   // The bit of the read lock that is kept through `main`; 0: there is none.
@@ -61,8 +61,8 @@ class Fence {
     return read_holder_.load(std::memory_order_relaxed) == main ? 1u << read_index_ : 0;
   }
 
-  // SQLite asks for the read lock `index` of `main`. True if that is the one kept, which is
-  // SQLite's again.
+  // SQLite asks for the read lock `index` of `main`. True if the fence had just that, and has given
+  // it back.
   bool GiveBackReadLock(const sqlite3_file* main, int index) REQUIRES(mutex_);
 
   // Releases all, or what is held through `main`, which is going to be closed.

@@ -81,7 +81,7 @@ class FrameCache {
   };
   static constexpr size_t kSmallestPage = 512;
   static constexpr size_t kMostSlots = kBytes / kSmallestPage;
-  // Who takes a snapshot has seen one of so many of the newest headers, or reads the log itself.
+  // How many of the newest headers are known. Whose snapshot is older reads the log itself.
   static constexpr uint32_t kSums = 256;
 
   Chain Continue(const State& before, const State& after, size_t page_size) EXCLUDES(mutex_);

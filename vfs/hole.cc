@@ -75,11 +75,11 @@ bool Connection::CloseHole(uint32_t last_frame) {
   return RewriteLog(log_, 0, last_frame) == SQLITE_OK;
 }
 
-// What failed stays in sight, and so does the hole beneath it. Another process may have committed
-// on top before the fence had the write lock: its sync succeeds, on Linux, if it has been told of
-// the failure before, or has opened the log since. A power cut would take that commit along, and
-// leave alone what a checkpoint has copied of a failed one, until we close. (A checkpoint of
-// another process may go on: it reads what is written again as it was.)
+// For a hole beneath failed commits that stay in sight. Another process may have committed on top
+// of them before the fence had the write lock. Its sync succeeds, on Linux, if it has been told of
+// the failure before, or has opened the log since. Until the hole is closed, a power cut would take
+// that commit along; and of a failed one it would leave just what a checkpoint has copied. (A
+// checkpoint of another process may go on: it reads what is written again as it was.)
 void Connection::CloseHoleOfFence() {
   if (!database_->fence().HasWriteLock() || database_->fence().hole_is_closed()) return;
   database_->DrainSyncErrors();
@@ -88,10 +88,11 @@ void Connection::CloseHoleOfFence() {
   if (rc == SQLITE_OK || rc == SQLITE_CORRUPT) database_->fence().SetHoleIsClosed();
 }
 
-// A writer of another process may be about to commit on top of the hole, and we cannot keep it from
-// that; nor a checkpoint of it from copying half of what lies beneath. So what failed is made
-// durable for now, to be taken back if nobody has built on it. A read lock on the log keeps that
-// from being started over, and what we have written from changing, if it is still ours.
+// Another process has the write lock. It may commit on top of the hole, and its checkpoints may
+// copy half of what lies beneath; we cannot keep it from either. So what failed is made durable for
+// now, and is taken back later if nobody has built on it. A read lock keeps the log from being
+// started over meanwhile: if it is still the one that we have written to, our frames stay as they
+// are.
 void Connection::CloseHoleBeneathStranger() {
   MutexLock lock(database_->fence().mutex());
   const uint64_t failures = database_->coordinator().failures();

@@ -15,8 +15,8 @@ int Connection::ShmLock(int offset, int n, int flags) {
   const LockRequest request = {offset, n, flags};
   if ((flags & SQLITE_SHM_LOCK) == 0) return Unlock(request);
   const int rc = Lock(request);
-  // A checkpoint that has got its lock reads the header next; a FULL one when it has waited for the
-  // write lock, too, be it in vain (wal.c: sqlite3WalCheckpoint()).
+  // A checkpoint that has its lock reads the header next. A FULL one asks for the write lock first,
+  // too, and reads the header even if that is refused (wal.c: sqlite3WalCheckpoint()).
   const bool may_read_next = (request.locks() & (kCheckpointLock | kWriteLock)) != 0;
   if (request.exclusive() && may_read_next && Holds(kCheckpointLock)) NoteCheckpointedLog();
   return rc;
@@ -57,8 +57,8 @@ int Connection::BeforeLock(unsigned locks, bool exclusive) {
   const bool asks_for_turn =
       exclusive ? locks == kWriteLock && Holds(kCheckpointLock) : (locks & kReadLocks) != 0;
   const bool slept = asks_for_turn && SleepOn();
-  // What SQLite has seen is old by now, so it has to look again whether it needs the log at all.
-  // (wal.c: walTryBeginRead())
+  // The header that SQLite has read is old by now. It has to look again whether it needs the log at
+  // all (wal.c: walTryBeginRead()).
   if (slept && !exclusive && (locks & kLogReadLocks) != 0) {
     looks_again_ = true;
     return SQLITE_BUSY;
@@ -193,7 +193,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   failures_at_lock_ = database_->coordinator().failures();
   writes_.OnBegin();
   page1_.OnBegin();
-  // With an old snapshot SQLite lets it go again, and what was slept too little is still owed.
+  // With an old snapshot SQLite lets the lock go again, and goes on waiting with the same sleeps.
   const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
   if (is_new || Holds(kCheckpointLock)) LostRace::OnAcquired(writer_);
   const int64_t since = std::exchange(refused_since_, 0);
@@ -217,25 +217,26 @@ void Connection::OnRefused(unsigned locks, bool exclusive) {
 // Returns the locks of `locks` that the base VFS is to release.
 unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
   const unsigned ended = exclusive ? locks & exclusive_ : 0;
-  // SQLite has recovered the log: its headers count from 0 again (wal.c: walIndexRecover()). One
-  // that has the write lock before its snapshot commits next, and may do so under the old number.
+  // SQLite has recovered the log: its headers count from 0 again (wal.c: walIndexRecover()). If it
+  // took the write lock before its snapshot, it commits next. The number that the header has then
+  // may be the one from before the recovery, and the commit would not be seen.
   if ((ended & kRecoverLock) != 0) header_at_lock_ = Header();
   if ((ended & kWriteLock) != 0) {
     if (Holds(kCheckpointLock)) NoteCheckpointedLog();  // SQLite has recovered it
     OnWriteUnlocking();
-    // Before we look for a failure: so that the fence does not take its other lock because we have
-    // this one, and then we give it up; see Fence::Take(). (Sequentially consistent, as the failure
-    // is: of us and of who fails one sees what the other has stored.)
+    // Before we look for a failure. Otherwise the fence could take the checkpoint lock because we
+    // have the write lock (Fence::Take()), and then we would let that go. (Sequentially consistent,
+    // as the store of the failure: either we see that, or the fence sees that we are gone.)
     database_->writing().fetch_sub(1, std::memory_order_seq_cst);
     // Nobody may build on a log with a hole: the lock stays with us.
     const bool has_failed = database_->coordinator().failure() != 0;
     if (has_failed && KeepWriteLock()) return locks & ~kWriteLock;
   }
   if (!exclusive && (locks & kReadLocks) != 0 && !Holds(kWriteLock)) {
-    // SQLite sends COMMIT_PHASETWO before it gives up its snapshot. Where it did not, the snapshot
-    // still has to be held until the end is settled: it keeps undurable frames out of the database
-    // file and the log from restarting. (wal.c: walRestartLog() swaps read locks under the write
-    // lock; not an end.)
+    // The end of the transaction. SQLite has sent COMMIT_PHASETWO before, as a rule. If not, we
+    // wait here: until it is settled what becomes of the commit, the snapshot has to be held, which
+    // keeps undurable frames out of the database file, and the log from restarting. (Under the
+    // write lock it is no end: wal.c: walRestartLog() swaps read locks.)
     WaitForCommit();
     const unsigned held = locks & ~dropped_;
     dropped_ &= ~locks;

@@ -6,9 +6,9 @@
 
 namespace groupcommit {
 
-// Which pending commits does the snapshot include that SQLite has just taken? It reads the header
-// before and compares it after it has the lock (wal.c: walTryBeginRead()), so that both see the
-// same.
+// Which pending commits does the snapshot include that SQLite has just taken? It has read the
+// header before it asked for the lock, and compares it next: if it is another one by now, SQLite
+// drops the snapshot (wal.c: walTryBeginRead()). So the header that we see is that of the snapshot.
 void Connection::NoteSnapshot() {
   Coordinator& coordinator = database_->coordinator();
   snapshot_ = 0;

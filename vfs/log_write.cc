@@ -15,8 +15,9 @@ int Connection::WriteLog(const void* data, int size, int64_t offset) {
 }
 
 // Under the write lock nobody else looks at what is behind the end of the log, and SQLite itself
-// not without a call to us. But behind the commit frame it may write frame headers again, and
-// publish the commit after that without any call (walRewriteChecksums(), synchronous=NORMAL).
+// does not without a call to us. So frames may be gathered, but only up to the commit frame: behind
+// that SQLite may write frame headers again, and publish the commit without any further call
+// (walRewriteChecksums(), synchronous=NORMAL).
 int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
   const bool gathers = writes_may_be_joined_ && Holds(kWriteLock) && !Holds(kCheckpointLock) &&
                        shm_is_open_ && !writes_.has_commit() && !database_->syncs_on_each_flush();
@@ -30,9 +31,8 @@ int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
 }
 
 // What has been gathered goes to the log. SQLite takes it for written, and may go on with the
-// transaction after an error (pager.c: pager_error() is not asked for one of xRead, nor takes it
-// any other than SQLITE_FULL and SQLITE_IOERR for the end): so it is tried again before anything
-// else.
+// transaction after an error: pager.c: pager_error() is not told of one that xRead returns, and
+// takes only SQLITE_FULL and SQLITE_IOERR for the end. So it is tried again before anything else.
 int Connection::WriteFrames() {
   if (!frames_.is_pending()) return SQLITE_OK;
   const int rc = log_->pMethods->xWrite(log_, frames_.data(), frames_.size(), frames_.offset());
@@ -47,7 +47,7 @@ int Connection::WriteFramesBeneath(int size, int64_t offset) {
 
 int Connection::BeforeLogWrite(int64_t offset) {
   Coordinator& coordinator = database_->coordinator();
-  // In exclusive locking mode SQLite does not ask for the write lock, where a failure would end.
+  // In exclusive locking mode SQLite asks for no write lock, which is where others end a failure.
   if (coordinator.failure() != 0 && sole_user_ && writes_.BeginsTransaction(offset)) TryRollBack();
   if (coordinator.failure() != 0) return kCommitFailed;
   const int rc = PrepareFlusher();

@@ -26,10 +26,10 @@ struct Lost {
   uint64_t fork_generation = 0;
   enum class PutOff : uint8_t { kNone, kNext, kDone };
   PutOff put_off = PutOff::kNone;
-  bool is_first = false;  // the last sleep
-  bool is_final = false;  // it
-  int micros = 0;         // its length; 0: there has been none
-  bool goes_on = false;   // until is what the statement owes of its sleeps for another lock
+  bool is_first = false;  // the last sleep was its statement's first one
+  bool is_final = false;  // the last sleep was the final one
+  int micros = 0;         // how long the last sleep was; 0: there has been none
+  bool goes_on = false;   // `until` is that of the statement's sleeps for another lock
   uint64_t ticket = 0;    // from the first refusal on
   int64_t until = 0;      // when its sleeps would have ended, had none been cut short; ns
 };

@@ -45,10 +45,10 @@ sqlite3_vfs* BaseOf(sqlite3_vfs* vfs) { return ShimOf(vfs).base; }
 
 // ---- xOpen ----
 
-// A database file of a VFS beneath that has it from a shim already: all is left to that one, the
-// log too, of which MainFile::OfLog() knows nothing. Two would be one too many. The files of the
-// lower one would be used as those of any base VFS are, their xSync by one thread while another one
-// is in the middle of a commit: a sync that the lower one takes for that commit's, and puts off.
+// A database file over which a shim lies already, somewhere beneath us. All is left to that one; so
+// is the log, for which MainFile::OfLog() finds nothing. Two shims cannot work together: one of our
+// threads may call xSync of a log of the lower one's while another thread is in the middle of a
+// commit on it. The lower one would take that for the sync of the commit, and put it off.
 class ShimmedFile final : public File {
  public:
   ShimmedFile(sqlite3_file* real, std::atomic<int>* open_files)

@@ -7,10 +7,10 @@
 namespace groupcommit {
 namespace {
 
-// In what time all that are in flight commit once, if up to `most` syncs are under way: a sync's
-// and that in which the members of a group come, one after the other. Or if they come so slowly
-// that no sync waits for all of its group, that in which the next of the syncs begins. But never
-// less than they all take to come.
+// In what time all that are in flight commit once, if up to `most` syncs are under way at a time:
+// the members of a group come, one after the other, and then are synced. (If they come so slowly
+// that no sync waits for all of its group, the next of the syncs begins sooner than that.) It is
+// never less than the time in which all come.
 int64_t Round(int64_t sync_nanos, int most, const SyncOverlap::Load& load) {
   const int64_t all_come = load.in_flight * load.apart_nanos;
   return std::max(all_come, sync_nanos + std::min(all_come, sync_nanos) / most);

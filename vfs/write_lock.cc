@@ -53,8 +53,9 @@ void Connection::LoseRace(bool elsewhere) {
 }
 
 void Connection::ReturnTurn() {
-  // An SQLite that waits inside takes the lock before its snapshot, gives it up with the snapshot
-  // before (wal.c: sqlite3WalEndReadTransaction()), and asks again at once, without waiting.
+  // An SQLite that waits inside takes the lock before its snapshot. It then gives up the lock along
+  // with its old snapshot (wal.c: sqlite3WalEndReadTransaction()), and asks again at once, without
+  // waiting.
   const bool comes_back = waited_inside_ && !HoldsReadLock() && !Holds(kCheckpointLock);
   // So does a statement whose turn finds the schema changed: it is prepared anew. Behind others
   // that change it, each of its turns would, until SQLite gives up (SQLITE_SCHEMA).
@@ -76,9 +77,10 @@ void Connection::ReturnTurn() {
   LostRace::Note(database_->write_queue(), writer_, has_slept);
 }
 
-// The turn for which its sleep was cut short has come to nothing: the thread had no processor in
-// time. SQLite is about to call its busy handler. Should that give up, the rest of its last sleep
-// is slept here. So is what is put off, if the next call will give up: nobody else would sleep it.
+// A sleep was cut short for a turn that came to nothing: the thread got no processor in time.
+// SQLite is about to call the busy handler again. If that gave up now, the timeout would end early.
+// So it is called here first, for a sleep that is put off. If it gives up, or this was the last
+// sleep before it does, the rest of the sleeps is slept here: nobody else would do so.
 void Connection::SleepOut() {
   Clock& clock = database_->clock();
   const int64_t until = LostRace::SleepsUntil(writer_);
@@ -92,11 +94,11 @@ void Connection::SleepOut() {
   std::this_thread::sleep_for(std::chrono::nanoseconds(rest));
 }
 
-// SQLite has slept for the write lock, and is about to ask for it again: a writer for its snapshot
-// first, a checkpoint at once. If the lock is free but kept, its busy handler is asked here for the
-// next sleep. Else it would have to be asked before the lock is refused (WaitsInLine()), and then
-// once more by SQLite: if it gave up the second time, that would be SQLITE_BUSY for a lock that is
-// free. True if it has slept.
+// SQLite has slept for the write lock, and is about to ask for it again: a checkpoint at once, a
+// writer for its snapshot first. If the lock is kept for somebody else, it sleeps on here, as its
+// busy handler says. Otherwise that would be called twice for one refusal: before it, by
+// WaitsInLine(), and after it, by SQLite. If it gave up the second time, that would be SQLITE_BUSY
+// for a lock that nobody has. True if it has slept.
 bool Connection::SleepOn() {
   const WriteQueue& queue = *database_->write_queue();
   // An SQLite that waits inside may have the lock before its snapshot. And one that has just been
@@ -114,10 +116,10 @@ bool Connection::SleepOn() {
   return slept;
 }
 
-// Asks the busy handler for sleeps until they are as long as the lock is kept: each that ended in
-// vain would be a thread that wakes up. It may be another statement that asks for its snapshot,
-// since that which has slept has given up, or since it was the application that slept. That one may
-// only read, and waits for nobody.
+// Asks the busy handler for one sleep after the other, until they last as long as the lock is kept:
+// so the thread wakes up once, not for each. If the handler begins anew with a first sleep, this is
+// another statement: the one that slept has given up, or it was the application that slept. The new
+// one may only want to read, and waits for nobody.
 Connection::Answer Connection::AskForSleeps() {
   constexpr int kMost = 8;
   const WriteQueue& queue = *database_->write_queue();
@@ -133,10 +135,11 @@ Connection::Answer Connection::AskForSleeps() {
   return Answer::kSleeps;
 }
 
-// The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. With
-// stock SQLite that is no reason for SQLITE_BUSY. So only those are refused who sleep in line for
-// it: not who has no busy handler, or one that sleeps by itself, which it alone can tell; nor a
-// read transaction that becomes a write transaction (btree.c: sqlite3BtreeBeginTrans()).
+// The lock is kept for somebody who has not come for it yet: another writer, or a checkpoint. Stock
+// SQLite would grant it. So it is refused only to those who then sleep in line for it. Who has no
+// busy handler does not; nor does a read transaction that becomes a write transaction, for which it
+// is not called (btree.c: sqlite3BtreeBeginTrans()). A handler may also sleep by itself, and
+// whether it does is only seen by calling it.
 bool Connection::WaitsInLine() {
   if (busy_handler_ == nullptr || IsUpgrade()) return false;
   // Who has slept and asks all the same has just found the lock held, or free; see SleepOn(). If

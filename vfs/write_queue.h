@@ -44,6 +44,7 @@ class WriteQueue {
   static constexpr int64_t kWarmNanos = 12'000;
   static constexpr int kCrowd = 4;
 
+  // See the constructor, and late_nanos().
   static constexpr int64_t kYieldNanos = 10'000'000;
   static constexpr int64_t kLateNanos = 4'000'000;
 
@@ -90,17 +91,17 @@ class WriteQueue {
   void EndTurn(Writer writer) EXCLUDES(mutex_);
   // Is the lock kept for somebody who has not come for it yet?
   bool IsKept() const { return IsKept(lock_.load(std::memory_order_acquire)); }
-  // So that `writer` may not have it?
+  // For somebody else than `writer`, who still has time to come?
   bool IsKeptFrom(Writer writer) const;
-  // For longer than a turn is that was not prolonged?
+  // For longer than an ordinary turn, one that was not prolonged?
   bool IsKeptForLong() const { return IsKept() && kept_until() - clock_->NowNanos() > kTurnNanos; }
   int64_t kept_until() const { return kept_until_.load(std::memory_order_relaxed); }
 
   uint64_t NewTicket() { return tickets_.fetch_add(1, std::memory_order_relaxed) + 1; }
   Clock& clock() { return *clock_; }
 
-  // A sleep in line may end so much late. SQLite's first ones are short, and where many wait, most
-  // of them would end before their turn: each costs a snapshot and a request in vain.
+  // A sleep in line may end so much late. SQLite's first sleeps are short. Where many wait, most of
+  // those would end before the turn comes, and each of them cost a snapshot and a request in vain.
   int64_t late_nanos() const { return late_nanos_; }
 
   // Do those that have the lock sleep meanwhile, since they sync? Any thread.
