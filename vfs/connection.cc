@@ -163,7 +163,7 @@ int Connection::WaitForDurable() {
 
   Coordinator& coordinator = database_->coordinator();
   const int64_t start = own ? database_->clock().NowNanos() : 0;
-  const int rc = coordinator.IsDurable(target) ? SQLITE_OK : coordinator.WaitDurable(target, this);
+  const int rc = coordinator.WaitDurable(target, this);
   if (own) database_->stats().commit_wait.Record(database_->clock().NowNanos() - start);
   if (rc == SQLITE_OK) return SQLITE_OK;
   // Frames that were found in the log are not taken back, nor is a commit without a sync on top of
