@@ -35,14 +35,14 @@ int Connection::SyncLog(int flags) {
   if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
     return FailCommit(kCommitFailed);
   }
-  const bool ends_commit = EndsCommit();
+  const bool is_of_commit = IsSyncOfCommit();
   if (writes_.EndsCommit()) {
     database_->stats().commits.Add();
     CountCommit();
   }
   writes_.OnSync();
-  if (ends_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
-  if (ends_commit && MayDefer()) return DeferSync(flags);
+  if (is_of_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
+  if (is_of_commit && MayDefer()) return DeferSync(flags);
   requested_flags_ = flags;
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be
   // told.
@@ -62,7 +62,7 @@ int Connection::FailCommit(int error) {
 }
 
 // Is the sync that SQLite asks for that of a commit, under the write lock? When unsure: no.
-bool Connection::EndsCommit() const {
+bool Connection::IsSyncOfCommit() const {
   // A commit ends with its last frame's header and the full page behind it. Not so: the WAL header,
   // whose sync orders a restart (wal.c: walFrames(), syncHeader); frames rewritten by
   // walRewriteChecksums() after the commit frame; a sync in the middle of a page, without powersafe

@@ -202,7 +202,7 @@ class Connection final : private Coordinator::Log {
   static FrameCache::State StateOf(const WalIndexHeader& header);
 
   // A commit.
-  bool EndsCommit() const;
+  bool IsSyncOfCommit() const;
   bool MayDefer() const;
   bool WritesOneDatabase() const;
   bool HasAttached() const;
