@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base_vfs.h"
 #include "sync_strength.h"
 
 namespace groupcommit {
@@ -115,7 +116,7 @@ void Connection::SetLog(sqlite3_file* log, bool read_only) {
   log_ = log;
   log_is_read_only_ = read_only;
   if (log == nullptr) return;
-  writes_may_be_joined_ = database_->WritesMayBeJoined(log);
+  writes_may_be_joined_ = WritesMayBeJoined(database_->base(), log);
   syncs_before_ = database_->coordinator().SyncsBegun();
   appended_before_ = database_->coordinator().appended() + 1;
   written_before_ = database_->coordinator().written();

@@ -30,6 +30,8 @@
 
 namespace groupcommit {
 
+class LogHandle;
+
 // A file control of our own: WaitForBeneath().
 inline constexpr int kFcntlWaitForBeneath = 0x47430007;
 

@@ -6,8 +6,6 @@
 #include <system_error>
 #include <unordered_map>
 
-#include "base_vfs.h"
-#include "log_handle.h"
 #include "loss_reports.h"
 #include "sync_strength.h"
 
@@ -140,10 +138,6 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
                          std::memory_order_relaxed);
 }
 
-bool Database::WritesMayBeJoined(sqlite3_file* log) const {
-  return groupcommit::WritesMayBeJoined(base_, log);
-}
-
 void Database::AddLog(sqlite3_file* log, int64_t size) {
   {
     MutexLock no_stop(flusher_mutex_);
@@ -222,14 +216,6 @@ void Database::AskForLossReports(sqlite3_file* log, const char* path) {
   if (asked_at != INT64_MIN && now - asked_at < kRecentNanos) return;
   asked_at_.store(now, std::memory_order_relaxed);
   each_handle_is_told_.store(EachHandleIsTold(base_, log, path), std::memory_order_relaxed);
-}
-
-int Database::OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log) {
-  try {
-    return LogHandle::Open(base_, name, this, log);
-  } catch (const std::bad_alloc&) {
-    return SQLITE_NOMEM;
-  }
 }
 
 void Database::AskForSync(int flags) {

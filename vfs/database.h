@@ -30,8 +30,6 @@
 
 namespace groupcommit {
 
-class LogHandle;
-
 class Database final : private Coordinator::Log {
  public:
   // Joins the database `path` of the VFS `base`, which `file` (opened through `base`) has just
@@ -51,6 +49,7 @@ class Database final : private Coordinator::Log {
   // All that are open in this process.
   static std::vector<Info> List();
 
+  sqlite3_vfs* base() const { return base_; }
   const std::string& path() const { return path_; }
   Coordinator& coordinator() { return coordinator_; }
   CommitLog& commits() { return commits_; }
@@ -86,17 +85,11 @@ class Database final : private Coordinator::Log {
   void AskForLossReports(sqlite3_file* log, const char* path);
   bool each_handle_is_told() const { return each_handle_is_told_.load(std::memory_order_relaxed); }
 
-  // A handle on the log for whoever has none; see LogHandle::Open().
-  int OpenLogHandle(const char* name, std::unique_ptr<LogHandle>* log);
-
   // What a commit that nobody waits for asks of the sync that makes it durable, flags of xSync.
   void AskForSync(int flags);
   // The flags of a sync for the commits after `from`, up to `through`, for such ones, and for
   // somebody who asks for `strength`.
   int SyncFlags(Lsn from, Lsn through, int strength) const;
-
-  // See base_vfs.h.
-  bool WritesMayBeJoined(sqlite3_file* log) const;
 
   // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
   // the first to do so and finds frames there, nobody here knows whether they are durable: they

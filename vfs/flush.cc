@@ -147,7 +147,7 @@ int Connection::OpenUnreadLog(std::unique_ptr<LogHandle>* log) {
   if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;  // nothing was ever committed
   if (rc != SQLITE_OK) return rc;
   if (format[0] != kWalFormat) return SQLITE_ERROR;
-  return database_->OpenLogHandle(name_, log);
+  return LogHandle::Open(name_, database_, log);
 }
 
 // What was left to the flusher does not stay behind.

@@ -1,17 +1,23 @@
 #include "log_handle.h"
 
-#include <cstddef>
+#include <new>
+#include <optional>
 #include <utility>
 
 namespace groupcommit {
 
-int LogHandle::Open(sqlite3_vfs* base, const char* name, Database* database,
-                    std::unique_ptr<LogHandle>* handle) {
+int LogHandle::Open(const char* name, Database* database, std::unique_ptr<LogHandle>* handle) {
+  sqlite3_vfs* base = database->base();
   const char* log_name = sqlite3_filename_wal(name);
   int exists = 0;
   int rc = base->xAccess(base, log_name, SQLITE_ACCESS_EXISTS, &exists);
   if (rc != SQLITE_OK || exists == 0) return rc;
-  std::unique_ptr<LogHandle> opened(new LogHandle(database, base->szOsFile));
+  std::unique_ptr<LogHandle> opened;
+  try {
+    opened.reset(new LogHandle(database, base->szOsFile));
+  } catch (const std::bad_alloc&) {
+    return SQLITE_NOMEM;
+  }
   int opened_as = 0;
   // As wal.c: sqlite3WalOpen() does: only then xSync is one of the directory, too, as it has to be
   // if another process has made the log, and not synced it (os_unix.c: UNIXFILE_DIRSYNC).

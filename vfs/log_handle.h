@@ -13,12 +13,11 @@ namespace groupcommit {
 
 class LogHandle final : public Coordinator::Log {
  public:
-  // Opens the log of `database` through the VFS `base`. `name` is the database's, as SQLite passed
-  // it to xOpen. (Not a copy: with it, the base VFS finds the main file, see
+  // Opens the log of `database` through its base VFS. `name` is the database's, as SQLite passed it
+  // to xOpen. (Not a copy: with it, the base VFS finds the main file, see
   // sqlite3_database_file_object().) Returns SQLITE_OK, and null in *handle if there is no log; or
-  // an error. May throw std::bad_alloc.
-  static int Open(sqlite3_vfs* base, const char* name, Database* database,
-                  std::unique_ptr<LogHandle>* handle);
+  // an error.
+  static int Open(const char* name, Database* database, std::unique_ptr<LogHandle>* handle);
   ~LogHandle();
   LogHandle(const LogHandle&) = delete;
   LogHandle& operator=(const LogHandle&) = delete;
