@@ -180,6 +180,11 @@ class Connection final : private Coordinator::Log {
   enum class Answer : uint8_t { kSleeps, kGivesUp, kAnotherStatement };
   Answer AskForSleeps();
   bool WaitsInLine();
+  struct Called {
+    bool waits;   // the handler does not give up
+    bool sleeps;  // by our xSleep()
+  };
+  Called CallBusyHandler();
   bool IsUpgrade() const;
 
   // Making room for a checkpoint; see checkpoint.cc.

@@ -85,11 +85,7 @@ void Connection::SleepOut() {
   Clock& clock = database_->clock();
   const int64_t until = LostRace::SleepsUntil(writer_);
   if (until <= clock.NowNanos() || busy_handler_ == nullptr || IsUpgrade()) return;
-  LoseRace(false);
-  LostRace::PutOffSleep();
-  const bool waits = busy_handler_(busy_argument_) != 0;
-  (void)LostRace::HasPutOffSleep();
-  if (waits && !LostRace::IsFinalSleep()) return;
+  if (CallBusyHandler().waits && !LostRace::IsFinalSleep()) return;
   const int64_t rest = std::max(until, LostRace::SleepsUntil(writer_)) - clock.NowNanos();
   std::this_thread::sleep_for(std::chrono::nanoseconds(rest));
 }
@@ -125,12 +121,9 @@ Connection::Answer Connection::AskForSleeps() {
   const WriteQueue& queue = *database_->write_queue();
   for (int asked = 0; asked < kMost && queue.IsKeptFrom(writer_); asked++) {
     if (asked > 0 && LostRace::SleepsUntil(writer_) >= queue.kept_until()) break;
-    LoseRace(false);
-    LostRace::PutOffSleep();
-    const bool waits = busy_handler_(busy_argument_) != 0;
-    const bool sleeps = LostRace::HasPutOffSleep();
-    if (asked == 0 && sleeps && LostRace::IsFirstSleep()) return Answer::kAnotherStatement;
-    if (!waits || !sleeps) return Answer::kGivesUp;
+    const Called called = CallBusyHandler();
+    if (asked == 0 && called.sleeps && LostRace::IsFirstSleep()) return Answer::kAnotherStatement;
+    if (!called.waits || !called.sleeps) return Answer::kGivesUp;
   }
   return Answer::kSleeps;
 }
@@ -145,11 +138,17 @@ bool Connection::WaitsInLine() {
   // Who has slept and asks all the same has just found the lock held, or free; see SleepOn(). If
   // several want it, one may have to give up; but a checkpoint is no reason for that.
   if (LostRace::SleepsUntil(writer_) != 0) return !database_->write_queue()->IsKeptForLong();
+  const Called called = CallBusyHandler();
+  return called.sleeps && called.waits;
+}
+
+// Asks the busy handler for its next sleep, before SQLite does. That is put off, as we may hold a
+// snapshot here, which is in the way of a checkpoint.
+Connection::Called Connection::CallBusyHandler() {
   LoseRace(false);
-  // Asked while we hold a snapshot, which is in the way of a checkpoint: it shall sleep later.
   LostRace::PutOffSleep();
   const bool waits = busy_handler_(busy_argument_) != 0;
-  return LostRace::HasPutOffSleep() && waits;
+  return {waits, LostRace::HasPutOffSleep()};
 }
 
 bool Connection::IsUpgrade() const {
