@@ -230,8 +230,10 @@ bool Connection::RepairAtClose() {
   MutexLock lock(database_->fence().mutex());
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
   // lock. A checkpoint of another process may go on: it reads what is written again as it was.
-  if (!sole_user_) (void)TakeFence();
-  if (!sole_user_ && !database_->fence().HasWriteLock()) return false;
+  if (!sole_user_) {
+    (void)TakeFence();
+    if (!database_->fence().HasWriteLock()) return false;
+  }
   return RewriteWholeLog(Header().last_frame()) == RollBack::kDone;
 }
 
