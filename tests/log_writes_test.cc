@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace groupcommit {
@@ -44,7 +45,9 @@ TEST_F(LogWritesTest, ACommitEndsWithTheSizeOfTheDatabaseAndAPage) {
   EXPECT_TRUE(writes_.EndsCommit(kPage));
   EXPECT_FALSE(writes_.EndsCommit(2 * kPage));
   EXPECT_TRUE(writes_.has_commit());
-  EXPECT_EQ(writes_.salts()[0], 77);
+  constexpr uint8_t kSalts[8] = {77};
+  const uint64_t generation = writes_.generation();
+  EXPECT_EQ(std::memcmp(&generation, kSalts, sizeof(kSalts)), 0);
 }
 
 // walRewriteChecksums(), or a sync in the middle of a page.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -102,7 +101,7 @@ int Connection::DeferSync(int flags) {
   commit.header = writes_.page1_frame();
   commit.strength = StrengthOf(flags);
   commit.written_before = counted_ - 1;
-  std::memcpy(&commit.generation, writes_.salts(), sizeof(commit.generation));
+  commit.generation = writes_.generation();
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);
   if (lsn == 0) return kCommitFailed;

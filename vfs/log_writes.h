@@ -73,7 +73,7 @@ class LogWrites {
   bool IsInTransaction() const { return first_ >= 0; }
 
   // Of the last frame header.
-  const uint8_t* salts() const { return header_.salts; }
+  uint64_t generation() const { return header_.generation; }
   // The frame that holds page 1; 0: it was not written since the write lock was taken.
   uint32_t page1_frame() const { return page1_frame_; }
 

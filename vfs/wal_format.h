@@ -23,12 +23,12 @@ inline uint32_t BigEndian32(const uint8_t* bytes) {
 struct FrameHeader {
   uint32_t page_number = 0;
   uint32_t database_size = 0;  // pages; non-zero only in the last frame of a commit
-  uint8_t salts[8] = {};       // the generation of the log
+  uint64_t generation = 0;     // of the log: WalIndexHeader::generation()
 
   static FrameHeader Decode(const void* bytes) {
     const auto* p = static_cast<const uint8_t*>(bytes);
     FrameHeader header{BigEndian32(p), BigEndian32(p + 4)};
-    std::memcpy(header.salts, p + 8, sizeof(header.salts));
+    std::memcpy(&header.generation, p + 8, sizeof(header.generation));
     return header;
   }
 };
