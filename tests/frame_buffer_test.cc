@@ -34,9 +34,7 @@ TEST_F(FrameBufferTest, HoldsFramesThatFollowEachOther) {
   EXPECT_TRUE(AddHeader(FrameOffset(1, kPage)));
   EXPECT_TRUE(AddPage(FrameOffset(1, kPage) + kFrameHeaderSize, 1));
   EXPECT_TRUE(AddHeader(second, 9));
-  EXPECT_FALSE(buffer_.ends_commit()) << "its page is still missing";
   EXPECT_TRUE(AddPage(second + kFrameHeaderSize, 2));
-  EXPECT_TRUE(buffer_.ends_commit());
   EXPECT_EQ(buffer_.offset(), kWalHeaderSize);
   EXPECT_EQ(buffer_.end(), FrameOffset(3, kPage));
   EXPECT_EQ(buffer_.data()[kFrameHeaderSize], 1);
@@ -75,12 +73,10 @@ TEST_F(FrameBufferTest, WhatIsWrittenIsHeldUntilMoreComes) {
   EXPECT_TRUE(buffer_.is_pending());
   buffer_.SetWritten();
   EXPECT_FALSE(buffer_.is_pending());
-  EXPECT_TRUE(buffer_.ends_commit());
   EXPECT_EQ(buffer_.data()[kFrameHeaderSize], 5);
   ASSERT_TRUE(AddHeader(FrameOffset(2, kPage)));
   EXPECT_TRUE(buffer_.is_pending());
   EXPECT_EQ(buffer_.offset(), FrameOffset(2, kPage));
-  EXPECT_FALSE(buffer_.ends_commit());
 }
 
 TEST_F(FrameBufferTest, HoldsWhatIsPendingAsAWhole) {
@@ -101,7 +97,6 @@ TEST_F(FrameBufferTest, WhatIsClearedIsForgotten) {
   EXPECT_FALSE(buffer_.is_pending());
   ASSERT_TRUE(AddHeader(FrameOffset(2, kPage)));
   EXPECT_TRUE(AddPage(FrameOffset(2, kPage) + kFrameHeaderSize));
-  EXPECT_FALSE(buffer_.ends_commit()) << "the commit frame was another one";
 }
 
 }  // namespace

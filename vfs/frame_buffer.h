@@ -5,7 +5,7 @@
 // frame after the other, all of it under the write lock. A call of the file system costs more than
 // the copying of a page.
 //
-// Knows bytes that follow each other, and what a frame header looks like.
+// Knows bytes that follow each other, and that they begin with a frame header.
 #ifndef GROUPCOMMIT_FRAME_BUFFER_H_
 #define GROUPCOMMIT_FRAME_BUFFER_H_
 
@@ -33,17 +33,10 @@ class FrameBuffer {
     if (bytes_ == nullptr) bytes_.reset(new (std::nothrow) uint8_t[kCapacity]);
     if (bytes_ == nullptr) return false;
     if (size_ == 0) offset_ = offset;
-    // The second part of a commit frame is its page.
-    ends_commit_ = last_is_commit_header_;
-    last_is_commit_header_ = is_header && FrameHeader::Decode(data).database_size != 0;
     std::memcpy(&bytes_[static_cast<size_t>(size_)], data, static_cast<size_t>(size));
     size_ += size;
     return true;
   }
-
-  // Is the last frame of a commit the last one of these? Then SQLite publishes the commit next, and
-  // does not necessarily call anything before that (synchronous=NORMAL).
-  bool ends_commit() const { return ends_commit_; }
 
   // Is there anything that has still to be written?
   bool is_pending() const { return size_ != 0 && !is_written_; }
@@ -62,15 +55,13 @@ class FrameBuffer {
   void SetWritten() { is_written_ = true; }
   void Clear() {
     size_ = 0;
-    is_written_ = ends_commit_ = last_is_commit_header_ = false;
+    is_written_ = false;
   }
 
  private:
   std::unique_ptr<uint8_t[]> bytes_;
   int size_ = 0;
   int64_t offset_ = 0;
-  bool last_is_commit_header_ = false;
-  bool ends_commit_ = false;
   bool is_written_ = false;
 };
 

@@ -15,14 +15,14 @@ int Connection::WriteLog(const void* data, int size, int64_t offset) {
 }
 
 // Under the write lock nobody else looks at what is behind the end of the log, and SQLite itself
-// does not without a call to us. So frames may be gathered, but only up to the commit frame: behind
-// that SQLite may write frame headers again, and publish the commit without any further call
-// (walRewriteChecksums(), synchronous=NORMAL).
+// does not without a call to us. So frames may be gathered, but only up to the commit frame. Behind
+// that SQLite may write frame headers again (walRewriteChecksums()), and if there is no sync
+// (synchronous=NORMAL), it publishes the commit without any further call.
 int Connection::GatherOrWrite(const void* data, int size, int64_t offset) {
   const bool gathers = writes_may_be_joined_ && Holds(kWriteLock) && !Holds(kCheckpointLock) &&
                        shm_is_open_ && !writes_.has_commit() && !database_->syncs_on_each_flush();
   if (gathers && frames_.Add(data, size, offset))
-    return frames_.ends_commit() ? WriteFrames() : SQLITE_OK;
+    return writes_.WouldEndCommit(offset) ? WriteFrames() : SQLITE_OK;
   const int rc = WriteFrames();
   if (rc != SQLITE_OK) return rc;
   if (gathers && frames_.Add(data, size, offset)) return SQLITE_OK;
@@ -61,7 +61,7 @@ void Connection::CacheFrames(const WalIndexHeader& before, const WalIndexHeader&
   if (!writes_may_be_joined_) return;
   const int page_size = after.page_size();
   FrameCache::Frames frames;
-  if (frames_.ends_commit() && frames_.end() == FrameOffset(after.last_frame() + 1, page_size)) {
+  if (frames_.size() != 0 && frames_.end() == FrameOffset(after.last_frame() + 1, page_size)) {
     frames.first = FrameAt(frames_.offset(), page_size);
     frames.count = frames_.size() / (kFrameHeaderSize + page_size);
     frames.bytes = frames_.data();
