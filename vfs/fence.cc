@@ -3,7 +3,7 @@
 namespace groupcommit {
 namespace {
 
-void Take(std::atomic<sqlite3_file*>& holder, int index, sqlite3_file* main) {
+void TakeLock(std::atomic<sqlite3_file*>& holder, int index, sqlite3_file* main) {
   if (holder.load(std::memory_order_relaxed) != nullptr) return;
   const int flags = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
   if (main->pMethods->xShmLock(main, index, 1, flags) == SQLITE_OK) {
@@ -11,7 +11,7 @@ void Take(std::atomic<sqlite3_file*>& holder, int index, sqlite3_file* main) {
   }
 }
 
-void Release(std::atomic<sqlite3_file*>& holder, int index, int kind = SQLITE_SHM_EXCLUSIVE) {
+void ReleaseLock(std::atomic<sqlite3_file*>& holder, int index, int kind = SQLITE_SHM_EXCLUSIVE) {
   sqlite3_file* main = holder.load(std::memory_order_relaxed);
   if (main == nullptr) return;
   main->pMethods->xShmLock(main, index, 1, SQLITE_SHM_UNLOCK | kind);
@@ -21,11 +21,11 @@ void Release(std::atomic<sqlite3_file*>& holder, int index, int kind = SQLITE_SH
 }  // namespace
 
 bool Fence::Take(sqlite3_file* main, const std::atomic<int>& writing) {
-  groupcommit::Take(write_holder_, kWriteIndex, main);
+  TakeLock(write_holder_, kWriteIndex, main);
   // Two processes that each had one of the locks would wait for each other for ever: a disk tells
   // both of a failure. Without this one a read lock is kept.
   if (HasWriteLock() || writing.load(std::memory_order_seq_cst) != 0)
-    groupcommit::Take(checkpoint_holder_, kCheckpointIndex, main);
+    TakeLock(checkpoint_holder_, kCheckpointIndex, main);
   if (HasCheckpointLock()) ReleaseReadLock();
   return HasWriteLock() && HasCheckpointLock();
 }
@@ -50,15 +50,13 @@ bool Fence::GiveBackReadLock(const sqlite3_file* main, int index) {
   return true;
 }
 
-void Fence::ReleaseReadLock() {
-  groupcommit::Release(read_holder_, read_index_, SQLITE_SHM_SHARED);
-}
+void Fence::ReleaseReadLock() { ReleaseLock(read_holder_, read_index_, SQLITE_SHM_SHARED); }
 
 void Fence::Release() {
   ReleaseReadLock();
   put_back_ = hole_is_closed_ = told_ = was_let_go_ = false;
-  groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
-  groupcommit::Release(write_holder_, kWriteIndex);
+  ReleaseLock(checkpoint_holder_, kCheckpointIndex);
+  ReleaseLock(write_holder_, kWriteIndex);
 }
 
 void Fence::ReleaseThrough(sqlite3_file* main) {
@@ -66,10 +64,10 @@ void Fence::ReleaseThrough(sqlite3_file* main) {
   was_let_go_ = true;
   if (read_holder_.load(std::memory_order_relaxed) == main) ReleaseReadLock();
   if (checkpoint_holder_.load(std::memory_order_relaxed) == main) {
-    groupcommit::Release(checkpoint_holder_, kCheckpointIndex);
+    ReleaseLock(checkpoint_holder_, kCheckpointIndex);
   }
   if (write_holder_.load(std::memory_order_relaxed) == main) {
-    groupcommit::Release(write_holder_, kWriteIndex);
+    ReleaseLock(write_holder_, kWriteIndex);
   }
   put_back_ = hole_is_closed_ = told_ = false;  // from here on the log may change
 }
