@@ -25,7 +25,8 @@ class FrameBufferTest : public ::testing::Test {
     return buffer_.Add(std::vector<uint8_t>(static_cast<size_t>(size), fill).data(), size, offset);
   }
 
-  FrameBuffer buffer_;
+  FrameMemory memory_;
+  FrameBuffer buffer_{&memory_};
 };
 
 TEST_F(FrameBufferTest, HoldsFramesThatFollowEachOther) {
@@ -63,7 +64,7 @@ TEST_F(FrameBufferTest, TakesNoMoreThanThereIsRoomFor) {
   ASSERT_TRUE(AddPage(offset, 7, 65536)) << "the largest page fits";
   offset += 65536;
   while (AddHeader(offset)) offset += kFrameHeaderSize;
-  EXPECT_EQ(buffer_.size(), FrameBuffer::kCapacity);
+  EXPECT_EQ(buffer_.size(), FrameMemory::kCapacity);
   EXPECT_EQ(buffer_.end(), offset);
 }
 
@@ -97,6 +98,22 @@ TEST_F(FrameBufferTest, WhatIsClearedIsForgotten) {
   EXPECT_FALSE(buffer_.is_pending());
   ASSERT_TRUE(AddHeader(FrameOffset(2, kPage)));
   EXPECT_TRUE(AddPage(FrameOffset(2, kPage) + kFrameHeaderSize));
+}
+
+TEST_F(FrameBufferTest, TheNextTransactionHasTheSameMemory) {
+  FrameBuffer next{&memory_};
+  const auto add = [](FrameBuffer& buffer) {
+    EXPECT_TRUE(buffer.Add(Header(1).data(), kFrameHeaderSize, kWalHeaderSize));
+    return buffer.data();
+  };
+  const uint8_t* const lent = add(buffer_);
+  buffer_.GiveBack();
+  EXPECT_FALSE(buffer_.is_pending());
+  EXPECT_EQ(add(next), lent);
+  EXPECT_NE(add(buffer_), lent) << "it is not back yet";
+  buffer_.GiveBack();
+  next.GiveBack();
+  next.GiveBack();  // it has none
 }
 
 }  // namespace

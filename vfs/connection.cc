@@ -25,6 +25,7 @@ Connection::Connection(Database* database, sqlite3_file* main, const char* name)
       name_(name),
       writer_(NewWriter()),
       counts_(&database->gate()),
+      frames_(&database->frame_memory()),
       flusher_errors_(database->flusher().errors()) {}
 
 // SQLite discards its page cache after an I/O error only (pager.c: pager_error()), and takes

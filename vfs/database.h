@@ -19,6 +19,7 @@
 #include "fence.h"
 #include "flush_policy.h"
 #include "flusher.h"
+#include "frame_buffer.h"
 #include "frame_cache.h"
 #include "mutex.h"
 #include "process.h"
@@ -54,6 +55,7 @@ class Database final : private Coordinator::Log {
   Coordinator& coordinator() { return coordinator_; }
   CommitLog& commits() { return commits_; }
   FrameCache& frames() { return frames_; }
+  FrameMemory& frame_memory() { return frame_memory_; }
   Fence& fence() { return fence_; }
   Statistics& stats() { return stats_; }
   Clock& clock() { return *clock_; }
@@ -160,6 +162,7 @@ class Database final : private Coordinator::Log {
   Coordinator coordinator_;
   CommitLog commits_;
   FrameCache frames_;
+  FrameMemory frame_memory_;
   Fence fence_;
   CheckpointGate gate_{clock_};
   SpinLock shm_lock_;

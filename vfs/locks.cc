@@ -264,7 +264,7 @@ void Connection::OnPublished(const WalIndexHeader& header) {
   just_committed_ = true;
   CountCommit();
   CacheFrames(header_at_lock_, header);
-  frames_.Clear();
+  frames_.GiveBack();
   if (deferred_) return;
   // A commit without a sync (synchronous=NORMAL or OFF) on top of pending ones is lost with them.
   // (Where all is durable, the newest one may be an old one that failed.)
@@ -283,7 +283,7 @@ void Connection::OnNothingPublished() {
   counted_ = 0;
   left_to_flusher_ = false;
   writes_.OnRollBack();
-  frames_.Clear();
+  frames_.GiveBack();
   if (writes_.page1_frame() != 0) page1_.Forget();
 }
 
