@@ -2,6 +2,7 @@
 // into the database file. Told once or to each handle, as in stranger_test.cc.
 #include <sqlite3.h>
 
+#include <atomic>
 #include <future>
 #include <string>
 #include <thread>
@@ -127,6 +128,39 @@ TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatKeepsTheWriteLock) {
 }
 TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatKeepsASnapshot) {
   ExpectNothingIsLeftBehind(a_);
+}
+
+// The COMMIT has waited for long enough by then, but the checkpoint is over in a moment.
+TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatHasWaitedForItsCheckpoint) {
+  for (const bool is_last : {false, true}) {
+    std::future<int> checkpoint = StartItsCheckpoint();
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+    std::atomic<int> asked{0};
+    storage_.SetObserver([&](const Call& call) {
+      // The checkpoint lock, again and again.
+      if (call.op == Op::kShmLock && call.offset == 1) asked++;
+    });
+    if (is_last) {
+      b_.Close();
+      observer_.Close();
+    }
+    asked = 0;
+    std::future<int> close = std::async(std::launch::async, [this] { return a_.Close(); });
+    while (asked < 10 && !IsReady(close)) std::this_thread::yield();
+    storage_.OpenGate();
+    EXPECT_EQ(close.get(), SQLITE_OK);
+    EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+    storage_.SetObserver(nullptr);
+    Db another = OpenStranger();
+    EXPECT_EQ(another.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+    EXPECT_EQ(AfterPowerCut("failed"), 0);
+    for (int i = 0; i < 2; i++) another.Exec("INSERT INTO t VALUES('x')");  // one may be told
+    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
+    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+    observer_.Int("SELECT count(*) FROM t");
+    stranger_ = OpenStranger();
+  }
 }
 
 // The power goes while the next one copies.

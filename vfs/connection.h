@@ -253,6 +253,8 @@ class Connection final : private Coordinator::Log {
   bool RepairAtClose();
   bool LeavesHole() REQUIRES(database_->fence().mutex());
   bool IsFenceForStrangers();
+  bool IsStrangersCheckpoint() REQUIRES(database_->fence().mutex());
+  void AwaitStrangersCheckpoint();
 
   // The hole in the log; see hole.cc.
   RollBack CloseHoleForGood() REQUIRES(database_->fence().mutex());

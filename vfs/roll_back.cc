@@ -17,12 +17,17 @@
 #include "connection.h"
 
 namespace groupcommit {
+namespace {
+
+// How long a connection tries to take back what failed. Bounded, as a thread may hold the write
+// lock through another connection, and wait for us.
+constexpr std::chrono::milliseconds kPatience(1000);
+
+}  // namespace
 
 // A commit of ours, or the sync of one, has failed. Returns when it is out of sight, or cannot be
 // soon.
 int Connection::Fail(int error) {
-  // Bounded, as a thread may hold the write lock through another connection, and wait for us.
-  constexpr std::chrono::milliseconds kPatience(1000);
   // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
@@ -99,11 +104,9 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (!TakeFence()) {
     const Lsn tail = coordinator.durable();
     const bool is_known = wal_index_ != nullptr && !database_->IsReopened();
-    // Another process makes a checkpoint. Where nothing is to be taken back, it may go on: but not
-    // copy what is lost.
-    const bool is_strangers = database_->fence().HasWriteLock() &&
-                              database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
-    if (is_known && is_strangers && !OldestToUndo().can_undo) return CloseHoleForGood();
+    // Where nothing is to be taken back, a checkpoint of another process may go on: but not copy
+    // what is lost.
+    if (is_known && IsStrangersCheckpoint() && !OldestToUndo().can_undo) return CloseHoleForGood();
     if (is_known && !database_->IsOurs(tail, Header())) CloseHoleOfFence();
     return RollBack::kNotYet;
   }
@@ -237,9 +240,30 @@ bool Connection::RepairAtClose() {
   return RewriteWholeLog(Header().last_frame()) == RollBack::kDone;
 }
 
+// Is it the checkpoint of another process that the fence waits for?
+bool Connection::IsStrangersCheckpoint() {
+  return database_->fence().HasWriteLock() && !database_->fence().HasCheckpointLock() &&
+         database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
+}
+
+// While that is under way nothing can be taken back, and who closes would have to leave in sight
+// what failed. Most are over soon.
+void Connection::AwaitStrangersCheckpoint() {
+  const auto is_under_way = [this] {
+    if (TryRollBack() != RollBack::kNotYet) return false;
+    MutexLock lock(database_->fence().mutex());
+    return IsStrangersCheckpoint();
+  };
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (is_under_way() && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 // The fence has to be let go that is held through the file.
 void Connection::LeaveFence() {
   if (!database_->fence().IsHeldThrough(main_)) return;
+  AwaitStrangersCheckpoint();
   if (log_ != nullptr && (database_->IsLastConnection() ||
                           (TryRollBack() != RollBack::kDone && IsFenceForStrangers()))) {
     RepairAtClose();
