@@ -13,8 +13,8 @@ namespace {
 // The rows of a query. Ends early at an error, which the caller then finds in error().
 class Query {
  public:
-  Query(sqlite3* db, const char* sql) : db_(db) {
-    rc_ = sqlite3_prepare_v2(db, sql, -1, &statement_, nullptr);
+  Query(sqlite3* db, const std::string& sql) : db_(db) {
+    rc_ = sqlite3_prepare_v2(db, sql.c_str(), -1, &statement_, nullptr);
   }
   ~Query() { sqlite3_finalize(statement_); }
   Query(const Query&) = delete;
@@ -55,8 +55,8 @@ struct Expected {
   std::map<int64_t, std::set<int64_t>> sides;
 };
 
-std::string ReadCommits(sqlite3* db, Expected* expected) {
-  Query t(db, "SELECT seq, id, parts, low, high, side FROM t ORDER BY seq");
+std::string ReadCommits(sqlite3* db, const std::string& schema, Expected* expected) {
+  Query t(db, "SELECT seq, id, parts, low, high, side FROM " + schema + ".t ORDER BY seq");
   while (t.Next()) {
     const int64_t seq = t.Int(0);
     const int64_t due = static_cast<int64_t>(expected->parts.size()) + 1;
@@ -74,8 +74,8 @@ std::string ReadCommits(sqlite3* db, Expected* expected) {
   return t.error();
 }
 
-std::string CheckParts(sqlite3* db, const Expected& expected) {
-  Query part(db, "SELECT seq, part FROM part ORDER BY seq, part");
+std::string CheckParts(sqlite3* db, const std::string& schema, const Expected& expected) {
+  Query part(db, "SELECT seq, part FROM " + schema + ".part ORDER BY seq, part");
   for (size_t seq = 1; seq <= expected.parts.size(); seq++) {
     for (int64_t i = 0; i < expected.parts[seq - 1]; i++) {
       if (!part.Next() || part.Int(0) != static_cast<int64_t>(seq) || part.Int(1) != i) {
@@ -88,8 +88,8 @@ std::string CheckParts(sqlite3* db, const Expected& expected) {
   return part.error();
 }
 
-std::string CheckPad(sqlite3* db, const Expected& expected) {
-  Query pad(db, "SELECT k, stamp FROM pad");
+std::string CheckPad(sqlite3* db, const std::string& schema, const Expected& expected) {
+  Query pad(db, "SELECT k, stamp FROM " + schema + ".pad");
   while (pad.Next()) {
     const auto found = expected.stamps.find(pad.Int(0));
     const int64_t due = found != expected.stamps.end() ? found->second : 0;
@@ -100,16 +100,16 @@ std::string CheckPad(sqlite3* db, const Expected& expected) {
   return pad.error();
 }
 
-std::string CheckSides(sqlite3* db, const Expected& expected) {
+std::string CheckSides(sqlite3* db, const std::string& schema, const Expected& expected) {
   for (int side = 1; side <= kSides; side++) {
     const std::string name = "side" + std::to_string(side);
-    Query exists(db, ("SELECT 1 FROM sqlite_schema WHERE name='" + name + "'").c_str());
+    Query exists(db, "SELECT 1 FROM " + schema + ".sqlite_schema WHERE name='" + name + "'");
     const auto due = expected.sides.find(side);
     if (exists.Next() != (due != expected.sides.end())) {
       return name + " exists, or not, against what was committed " + exists.error();
     }
     if (due == expected.sides.end()) continue;
-    Query rows(db, ("SELECT seq FROM " + name + " ORDER BY seq").c_str());
+    Query rows(db, "SELECT seq FROM " + schema + "." + name + " ORDER BY seq");
     std::set<int64_t> found;
     while (rows.Next()) found.insert(rows.Int(0));
     if (rows.error() != "") return rows.error();
@@ -142,12 +142,17 @@ std::string Inspect(sqlite3* db, const Knowledge& known, bool power_cut) {
   Query integrity(db, "PRAGMA integrity_check");
   if (!integrity.Next()) return integrity.error();
   if (integrity.Text(0) != "ok") return "integrity_check: " + integrity.Text(0);
+  return InspectRows(db, "main", known, power_cut);
+}
+
+std::string InspectRows(sqlite3* db, const std::string& schema, const Knowledge& known,
+                        bool power_cut) {
   Expected expected;
-  std::string wrong = ReadCommits(db, &expected);
+  std::string wrong = ReadCommits(db, schema, &expected);
   if (wrong.empty()) wrong = CheckKnowledge(expected, known, power_cut);
-  if (wrong.empty()) wrong = CheckParts(db, expected);
-  if (wrong.empty()) wrong = CheckPad(db, expected);
-  if (wrong.empty()) wrong = CheckSides(db, expected);
+  if (wrong.empty()) wrong = CheckParts(db, schema, expected);
+  if (wrong.empty()) wrong = CheckPad(db, schema, expected);
+  if (wrong.empty()) wrong = CheckSides(db, schema, expected);
   return wrong;
 }
 

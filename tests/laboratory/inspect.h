@@ -1,4 +1,5 @@
-// Inspection of one database after a power cut: is it one that this load could have left?
+// Inspection of one database: is it one that this load could have left after a power cut, or show
+// meanwhile?
 #ifndef GROUPCOMMIT_TESTS_LABORATORY_INSPECT_H_
 #define GROUPCOMMIT_TESTS_LABORATORY_INSPECT_H_
 
@@ -25,6 +26,10 @@ inline constexpr int kSides = 3;
 // Returns what is wrong, or "". `db` has the state open, and sees nothing else. `power_cut`: else
 // commits without a sync have to be there as well.
 std::string Inspect(sqlite3* db, const Knowledge& known, bool power_cut);
+
+// The rows of one schema alone. If that could not be read, what is wrong is sqlite3_errcode().
+std::string InspectRows(sqlite3* db, const std::string& schema, const Knowledge& known,
+                        bool power_cut);
 
 }  // namespace groupcommit::testing
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -31,6 +32,23 @@ int Poll(void*, int count) {
   usleep(kMicros);
   return count < kPatienceMillis * (1000 / kMicros) ? 1 : 0;
 }
+
+// What commits of a process to one database have told it. Any thread.
+class Told {
+ public:
+  void Add(CommitId id, bool committed) {
+    const std::lock_guard lock(mutex_);
+    (committed ? known_.acknowledged : known_.gone).insert(id);
+  }
+  Knowledge UntilNow() {
+    const std::lock_guard lock(mutex_);
+    return known_;
+  }
+
+ private:
+  std::mutex mutex_;
+  Knowledge known_;
+};
 
 // One of the processes of a run.
 class Process {
@@ -91,6 +109,7 @@ class Process {
       while (process_.working_ > 0 && is_open_) {
         if (random_.OneIn(4)) HoldSnapshot();
         See();
+        if (random_.OneIn(8)) Look();
         if (plan_.barriers && random_.OneIn(2)) Barrier();
         if (random_.OneIn(2)) usleep(static_cast<unsigned>(random_.Below(200)));
       }
@@ -106,6 +125,41 @@ class Process {
     }
 
    private:
+    // A SELECT of which one row has been read, while other statements of the connection run.
+    class OpenStatement {
+     public:
+      // None if `db` is null.
+      explicit OpenStatement(sqlite3* db) {
+        if (db == nullptr) return;
+        const char* sql = "SELECT seq FROM t ORDER BY seq";
+        if (sqlite3_prepare_v2(db, sql, -1, &statement_, nullptr) == SQLITE_OK) Step();
+      }
+      ~OpenStatement() { sqlite3_finalize(statement_); }
+      OpenStatement(const OpenStatement&) = delete;
+      OpenStatement& operator=(const OpenStatement&) = delete;
+
+      bool is_open() const { return statement_ != nullptr; }
+      // Returns what is wrong, or "". An error may end it.
+      std::string ReadToTheEnd() {
+        while (is_row_ && due_ == seq_) Step();
+        return !is_row_ ? ""
+                        : "an open statement reads " + std::to_string(seq_) + " instead of " +
+                              std::to_string(due_);
+      }
+
+     private:
+      void Step() {
+        due_++;
+        is_row_ = sqlite3_step(statement_) == SQLITE_ROW;
+        if (is_row_) seq_ = sqlite3_column_int64(statement_, 0);
+      }
+
+      sqlite3_stmt* statement_ = nullptr;
+      bool is_row_ = false;
+      int64_t seq_ = 0;
+      int64_t due_ = 0;
+    };
+
     // The level of `synchronous` that this writer commits with.
     int DrawLevel() {
       const int low = plan_.off ? 0 : plan_.normal ? 1 : kFull;
@@ -209,13 +263,21 @@ class Process {
         statements.push_back(undo ? "ROLLBACK" : "COMMIT");
       }
       for (const int i : databases) is_interval_[i] = HasPolicyInterval(i);
+      // (With two databases, its snapshot of one may be what the lock of the other waits for.)
+      const bool reads = plan_.databases == 1 && random_.OneIn(10);
+      OpenStatement reads_on(reads ? db_.get() : nullptr);
       int rc = SQLITE_OK;
       size_t done = 0;
       while (done < statements.size() && rc == SQLITE_OK) rc = db_.Exec(statements[done++]);
-      // Who has read before waits for no lock, and may write only if nobody has since.
-      const bool too_late = reads_first && (rc & 0xff) == SQLITE_BUSY;
+      // Who has read before waits for no lock, and may write only if nobody has since. Nor is a
+      // table dropped while somebody reads.
+      const int kind = rc & 0xff;
+      const bool too_late = ((reads_first || reads_on.is_open()) && kind == SQLITE_BUSY) ||
+                            (reads_on.is_open() && kind == SQLITE_LOCKED);
       if (!too_late) Expect(rc, statements[done - 1]);
       if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
+      const std::string misread = reads_on.ReadToTheEnd();
+      if (!misread.empty()) record_->Mistake(misread);
 
       const bool committed = rc == SQLITE_OK && !undo;
       // Of two databases, SQLite commits to one and then to the other. And a commit whose sync has
@@ -226,6 +288,7 @@ class Process {
       const bool may_stay = stock_ || several_fail || IsFenced(databases[0]);
       if (in_commit && (which == 2 || may_stay)) return;
       for (const int i : databases) {
+        process_.told_[static_cast<size_t>(i)].Add(id, committed);
         record_->Append(committed ? Event::kAcknowledged : Event::kGone, static_cast<uint32_t>(i),
                         id, PromisedLevel() >= kFull);
         if (committed && !stock_) NoteLsn(i, id);
@@ -379,6 +442,24 @@ class Process {
 
     // ---- Everything else ----
 
+    // Reads all there is, in one snapshot: it has to be what the first so many commits have left,
+    // with all that this process was told of before.
+    void Look() {
+      const int i = random_.Below(plan_.databases);
+      const Knowledge told = process_.told_[static_cast<size_t>(i)].UntilNow();
+      const std::string schema = kSchemas[i];
+      const int rc = db_.Exec("BEGIN; SELECT 1 FROM " + schema + ".sqlite_schema");
+      Expect(rc, "look");
+      if (rc == SQLITE_OK) {
+        const std::string wrong = InspectRows(db_.get(), schema, told, false);
+        const int code = sqlite3_extended_errcode(db_.get());
+        const bool was_read = code == SQLITE_OK || code == SQLITE_ROW || code == SQLITE_DONE;
+        if (!wrong.empty() && was_read) record_->Mistake("a reader finds: " + wrong);
+        if (!wrong.empty() && !was_read) Expect(code, "look: " + wrong);
+      }
+      if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
+    }
+
     // Takes a snapshot, pending commits included, and reads what is in it only later and later.
     void HoldSnapshot() {
       Expect(db_.Exec("BEGIN; SELECT 1 FROM sqlite_schema"), "snapshot");
@@ -424,6 +505,9 @@ class Process {
           break;
         case 11:
           usleep(static_cast<unsigned>(random_.Below(1000)));
+          break;
+        case 12:
+          Look();
           break;
         default:
           break;
@@ -485,6 +569,7 @@ class Process {
   bool keeps_log_ = false;  // nobody copies the log into the database when the phase ends
   std::atomic<int> working_{0};
   std::array<Ledger, kDatabases> ledgers_;
+  std::array<Told, kDatabases> told_;
 };
 
 void MakeDatabase(const Plan& plan, const std::string& path) {
