@@ -136,8 +136,12 @@ bool Laboratory::IsPowerCut(const Cut& cut) const {
   return cut.survivors != Survivors::kAll || cut.point < record_.count();
 }
 
+std::map<std::string, Bytes> Laboratory::StateOf(const Replay& replay, const Cut& cut) const {
+  return IsPowerCut(cut) ? replay.Disk(cut.survivors, cut.seed) : replay.Files();
+}
+
 std::string Laboratory::TryState(const Replay& replay, const Cut& cut, int databases) {
-  std::map<std::string, Bytes> disk = replay.Disk(cut.survivors, cut.seed);
+  std::map<std::string, Bytes> disk = StateOf(replay, cut);
   const bool real = states_++ % kRealFilesEvery == 0;
   return real ? LookAtFiles(disk, replay, cut, databases)
               : LookAt(std::move(disk), replay, cut, databases);
@@ -182,7 +186,7 @@ void Laboratory::Explain(const Plan& plan, const std::string& wrong, const Repla
   record_.Save(dir + "/record");
   explains_ = "laboratory: FAILED: " + wrong + "\n  " + ToText(plan) + "\n";
   if (replay != nullptr) {
-    WriteFiles(replay->Disk(cut.survivors, cut.seed), dir + "/state");
+    WriteFiles(StateOf(*replay, cut), dir + "/state");
     explains_ += "  its files:       " + dir +
                  "/state\n  this state again: build/tests/torture --record " + dir +
                  "/record --state " + ToText(cut) + " --out DIR\n";
@@ -198,7 +202,7 @@ bool Laboratory::Again(const std::string& record, const Cut& cut, const std::str
   }
   Replay replay(&record_);
   replay.AdvanceTo(cut.point);
-  if (!out.empty()) WriteFiles(replay.Disk(cut.survivors, cut.seed), out);
+  if (!out.empty()) WriteFiles(StateOf(replay, cut), out);
   const std::string wrong = TryState(replay, cut, kDatabases);
   if (!wrong.empty()) explains_ = "laboratory: FAILED: " + wrong + "\n";
   return wrong.empty();

@@ -38,6 +38,7 @@ class Laboratory {
  private:
   std::string TryState(const Replay& replay, const Cut& cut, int databases);
   bool IsPowerCut(const Cut& cut) const;
+  std::map<std::string, Bytes> StateOf(const Replay& replay, const Cut& cut) const;
   std::string LookAt(std::map<std::string, Bytes> disk, const Replay& replay, const Cut& cut,
                      int databases);
   std::string LookAtFiles(const std::map<std::string, Bytes>& disk, const Replay& replay,

@@ -112,6 +112,8 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
   plan.barriers = flavour == Flavour::kLater || random.OneIn(2);
   plan.interval = random.OneIn(flavour == Flavour::kLater ? 2 : 8);
   if (plan.interval) plan.policy = DrawPolicy(random, true);
+  const bool may_be_full = flavour == Flavour::kFailures || flavour == Flavour::kLarge;
+  if (may_be_full && random.OneIn(2)) plan.write_failures = random.Between(2, 20);
   if (plan.off) {
     // A checkpoint or a restart by a connection with synchronous=OFF syncs nothing.
     plan.phases = 1;
@@ -134,7 +136,8 @@ std::string ToText(const Plan& plan) {
       << (plan.savepoints ? ", savepoints" : "") << (plan.spills ? ", spills" : "")
       << (plan.schema_changes ? ", schema changes" : "") << (plan.polite ? ", busy timeout" : "")
       << (plan.mmap_size > 0 ? ", mmap" : "") << ", syncs up to " << plan.sync_micros << " us, "
-      << plan.log_failures << " of 1000 fail" << (plan.deaths ? ", processes die" : "");
+      << plan.log_failures << " of 1000 fail, and " << plan.write_failures << " writes"
+      << (plan.deaths ? ", processes die" : "");
   return out.str();
 }
 

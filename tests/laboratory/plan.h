@@ -52,11 +52,14 @@ struct Plan {
   int mmap_size = 0;
   std::string policy = "auto";
   int sync_micros = 200;
-  int log_failures = 0;  // out of 1000 syncs
-  bool deaths = false;   // processes are killed
+  int log_failures = 0;    // out of 1000 syncs
+  int write_failures = 0;  // out of 1000 writes to the log
+  bool deaths = false;     // processes are killed
 
   // Are all connections in one process, so that readers see nothing that is not durable?
   bool one_process() const { return shim_processes + stock_processes == 1; }
+  // May a call end with an error?
+  bool disk_fails() const { return log_failures > 0 || write_failures > 0; }
 };
 
 Plan DrawPlan(Flavour flavour, uint64_t seed);

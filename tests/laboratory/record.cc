@@ -54,6 +54,8 @@ struct Record::Shared {
   uint64_t seed;
   int sync_micros;
   int log_failures;
+  int write_failures;
+  int64_t writes;  // counted if some of them are to fail
   bool deaths;
   uint32_t file_count;
   File files[kMaxFiles];
@@ -86,7 +88,8 @@ void Record::Reset(uint64_t seed) {
   shared_->used = 0;
   shared_->count = shared_->syncs = 0;
   shared_->seed = seed;
-  shared_->sync_micros = shared_->log_failures = 0;
+  shared_->sync_micros = shared_->log_failures = shared_->write_failures = 0;
+  shared_->writes = 0;
   shared_->deaths = false;
   shared_->file_count = 0;
 }
@@ -94,6 +97,7 @@ void Record::Reset(uint64_t seed) {
 uint64_t Record::seed() const { return shared_->seed; }
 void Record::SetSyncMicros(int longest) { shared_->sync_micros = longest; }
 void Record::SetFailures(int of_log) { shared_->log_failures = of_log; }
+void Record::SetWriteFailures(int of_log) { shared_->write_failures = of_log; }
 void Record::SetDeaths(bool deaths) { shared_->deaths = deaths; }
 bool Record::HasDeaths() const { return shared_->deaths; }
 int64_t Record::count() const { return shared_->count; }
@@ -164,6 +168,16 @@ bool Record::Sync(uint32_t file, bool is_log, uint32_t* errors) {
   if (fails || !told) AppendLocked(Event::kSyncEnd, file, number, fails ? 0 : 1, {}, {});
   Unlock();
   return !told;
+}
+
+int Record::Room(bool is_log, int size) {
+  if (!is_log || shared_->write_failures == 0) return size;
+  Lock();
+  const int64_t number = ++shared_->writes;
+  Unlock();
+  Random random(Mix(shared_->seed) + static_cast<uint64_t>(number) * 32 + 1);
+  if (random.Below(1000) >= shared_->write_failures) return size;
+  return random.OneIn(2) ? 0 : random.Below(size);
 }
 
 const Event* Record::Next(const Event* event) const {

@@ -56,6 +56,8 @@ class Record {
   // How many syncs of a log out of 1000 fail. Those of a database file do not: SQLite itself loses
   // commits if one does, since the next checkpoint goes on after what an earlier one has copied.
   void SetFailures(int of_log);
+  // How many writes to a log out of 1000 fail, as the disk is full.
+  void SetWriteFailures(int of_log);
   // Whether processes die. Then nothing happens between a change of a file and its record.
   void SetDeaths(bool deaths);
   // This process dies at once after it has had to do with the record so many times more.
@@ -100,6 +102,9 @@ class Record {
   // A sync of `file`, through a handle that has been told of `*errors` failed ones. Takes its time.
   // False if it fails: as with Linux, each handle that was open then is told of it, once.
   bool Sync(uint32_t file, bool is_log, uint32_t* errors);
+
+  // How many of the `size` bytes of a write find room on the disk.
+  int Room(bool is_log, int size);
 
   // ---- When it is finished ----
 

@@ -33,9 +33,13 @@ int Read(sqlite3_file* f, void* data, int size, sqlite3_int64 offset) noexcept {
 }
 
 int Write(sqlite3_file* f, const void* data, int size, sqlite3_int64 offset) noexcept {
-  return record->ChangeFile(Event::kWrite, Self(f).number, offset,
-                            {static_cast<const char*>(data), static_cast<size_t>(size)},
-                            [&] { return Base(f)->pMethods->xWrite(Base(f), data, size, offset); });
+  const int room = record->Room(Self(f).is_log, size);
+  if (room == 0) return SQLITE_FULL;
+  const int rc =
+      record->ChangeFile(Event::kWrite, Self(f).number, offset,
+                         {static_cast<const char*>(data), static_cast<size_t>(room)},
+                         [&] { return Base(f)->pMethods->xWrite(Base(f), data, room, offset); });
+  return rc == SQLITE_OK && room < size ? SQLITE_FULL : rc;
 }
 
 int Truncate(sqlite3_file* f, sqlite3_int64 size) noexcept {

@@ -162,6 +162,12 @@ std::map<std::string, Bytes> Replay::Disk(Survivors survivors, uint64_t seed) co
   return disk;
 }
 
+std::map<std::string, Bytes> Replay::Files() const {
+  std::map<std::string, Bytes> files;
+  for (const auto& [number, file] : files_) files[file.path] = file.cache;
+  return files;
+}
+
 Bytes Replay::Left(const Bytes& durable, const Changes& pending, Survivors survivors,
                    Random& random) {
   if (survivors == Survivors::kSectors512) return LeftSectors(durable, pending, kSector, random);

@@ -56,6 +56,8 @@ class Replay {
 
   // The disk after a power cut now: path -> content.
   std::map<std::string, Bytes> Disk(Survivors survivors, uint64_t seed) const;
+  // The files as the machine itself sees them: what a failed sync has dropped is there.
+  std::map<std::string, Bytes> Files() const;
 
   const Knowledge& knowledge(int database) const {
     return knowledge_[static_cast<size_t>(database)];

@@ -173,7 +173,7 @@ class Process {
       Close();
       level_ = level;
       int rc = OpenOnce();
-      for (int i = 0; rc != SQLITE_OK && plan_.log_failures > 0 && i < 20; i++) rc = OpenOnce();
+      for (int i = 0; rc != SQLITE_OK && plan_.disk_fails() && i < 20; i++) rc = OpenOnce();
       is_open_ = rc == SQLITE_OK;
       Expect(rc, "open");
       for (int i = 0; i < plan_.databases; i++) since_[i] = ledger(i).end();
@@ -184,7 +184,7 @@ class Process {
     void Close() {
       Expect(db_.Close(), "close");
       for (int i = 0; i < plan_.databases; i++) {
-        if (is_left_[i] && !plan_.policy_changes && plan_.log_failures == 0) Survive(i, own_[i]);
+        if (is_left_[i] && !plan_.policy_changes && !plan_.disk_fails()) Survive(i, own_[i]);
         own_[i].clear();
         last_lsn_[i] = 0;
         is_left_[i] = false;
@@ -234,8 +234,8 @@ class Process {
     void Expect(int rc, const std::string& what) {
       if (rc == SQLITE_OK) return;
       const int kind = rc & 0xff;
-      const bool faulty = plan_.log_failures > 0;
-      if (faulty && (kind == SQLITE_IOERR || kind == SQLITE_BUSY)) return;
+      if (plan_.disk_fails() && (kind == SQLITE_IOERR || kind == SQLITE_BUSY)) return;
+      if (plan_.write_failures > 0 && kind == SQLITE_FULL) return;
       record_->Mistake(what + ": " + std::to_string(rc) + " " + db_.Error());
     }
 
@@ -285,7 +285,7 @@ class Process {
       // if another process has committed on top.
       const bool in_commit = !committed && !undo && done == statements.size();
       const bool several_fail = plan_.log_failures > 0 && !plan_.one_process();
-      const bool may_stay = stock_ || several_fail || IsFenced(databases[0]);
+      const bool may_stay = stock_ || several_fail || kind == SQLITE_FULL || IsFenced(databases[0]);
       if (in_commit && (which == 2 || may_stay)) return;
       for (const int i : databases) {
         process_.told_[static_cast<size_t>(i)].Add(id, committed);
@@ -588,6 +588,7 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
   record->Reset(plan.seed);
   record->SetSyncMicros(plan.sync_micros);
   record->SetFailures(plan.log_failures);
+  record->SetWriteFailures(plan.write_failures);
   record->SetDeaths(plan.deaths);
 
   std::vector<pid_t> children;
