@@ -6,8 +6,8 @@ namespace groupcommit::testing {
 
 const char* NameOf(Flavour flavour) {
   static constexpr const char* kNames[kFlavours] = {
-      "plain",     "mixed", "failures", "reopening", "attached",
-      "processes", "crowd", "large",    "later",     "killed"};
+      "plain", "mixed", "failures", "reopening", "attached", "processes",
+      "crowd", "large", "later",    "killed",    "guests"};
   return kNames[static_cast<int>(flavour)];
 }
 
@@ -108,9 +108,19 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       plan.normal = random.OneIn(2);
       plan.deaths = true;
       break;
+    case Flavour::kGuests:
+      plan.guests = random.Between(1, 3);
+      plan.shim_processes = random.OneIn(3) ? 2 : 1;
+      plan.writers = random.Between(plan.shim_processes, 8);
+      plan.log_failures = random.Between(10, 150);
+      plan.normal = plan.shim_processes == 1 && random.OneIn(3);
+      break;
   }
   plan.barriers = flavour == Flavour::kLater || random.OneIn(2);
   plan.interval = random.OneIn(flavour == Flavour::kLater ? 2 : 8);
+  // (What a failed sync in the background was to make durable, a checkpoint of another process may
+  // copy half of.)
+  if (flavour == Flavour::kGuests) plan.barriers = plan.interval = false;
   if (plan.interval) plan.policy = DrawPolicy(random, true);
   const bool may_be_full = flavour == Flavour::kFailures || flavour == Flavour::kLarge;
   if (may_be_full && random.OneIn(2)) plan.write_failures = random.Between(2, 20);
@@ -136,8 +146,8 @@ std::string ToText(const Plan& plan) {
       << (plan.savepoints ? ", savepoints" : "") << (plan.spills ? ", spills" : "")
       << (plan.schema_changes ? ", schema changes" : "") << (plan.polite ? ", busy timeout" : "")
       << (plan.mmap_size > 0 ? ", mmap" : "") << ", syncs up to " << plan.sync_micros << " us, "
-      << plan.log_failures << " of 1000 fail, and " << plan.write_failures << " writes"
-      << (plan.deaths ? ", processes die" : "");
+      << plan.log_failures << " of 1000 fail, and " << plan.write_failures << " writes, "
+      << plan.guests << " guests" << (plan.deaths ? ", processes die" : "");
   return out.str();
 }
 

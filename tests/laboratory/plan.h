@@ -21,8 +21,9 @@ enum class Flavour {
   kLarge,      // pages of up to 64 kB, transactions that spill
   kLater,      // COMMIT acknowledges little: the policy interval, flushes, waits for an LSN
   kKilled,     // two to four processes, of which all but one may die at any moment
+  kGuests,     // syncs fail, and another process without the shim reads and checkpoints
 };
-inline constexpr int kFlavours = 10;
+inline constexpr int kFlavours = 11;
 const char* NameOf(Flavour flavour);
 
 struct Plan {
@@ -37,6 +38,7 @@ struct Plan {
   int databases = 1;  // 2: one is attached to the other
   int shim_processes = 1;
   int stock_processes = 0;
+  int guests = 0;         // connections of one more process, without the shim, that commit nothing
   bool off = false;       // some have synchronous=OFF; then nothing is checkpointed
   bool normal = false;    // some have synchronous=NORMAL
   bool barriers = false;  // some flush, wait for an LSN, or ask how far the log is durable

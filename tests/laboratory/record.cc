@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -56,6 +57,7 @@ struct Record::Shared {
   int log_failures;
   int write_failures;
   int64_t writes;  // counted if some of them are to fail
+  std::atomic<bool> over;
   bool deaths;
   uint32_t file_count;
   File files[kMaxFiles];
@@ -90,6 +92,7 @@ void Record::Reset(uint64_t seed) {
   shared_->seed = seed;
   shared_->sync_micros = shared_->log_failures = shared_->write_failures = 0;
   shared_->writes = 0;
+  shared_->over = false;
   shared_->deaths = false;
   shared_->file_count = 0;
 }
@@ -98,6 +101,8 @@ uint64_t Record::seed() const { return shared_->seed; }
 void Record::SetSyncMicros(int longest) { shared_->sync_micros = longest; }
 void Record::SetFailures(int of_log) { shared_->log_failures = of_log; }
 void Record::SetWriteFailures(int of_log) { shared_->write_failures = of_log; }
+void Record::SetOver() { shared_->over = true; }
+bool Record::IsOver() const { return shared_->over; }
 void Record::SetDeaths(bool deaths) { shared_->deaths = deaths; }
 bool Record::HasDeaths() const { return shared_->deaths; }
 int64_t Record::count() const { return shared_->count; }

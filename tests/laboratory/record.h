@@ -106,6 +106,10 @@ class Record {
   // How many of the `size` bytes of a write find room on the disk.
   int Room(bool is_log, int size);
 
+  // Tells those who do something only while others work that these are done.
+  void SetOver();
+  bool IsOver() const;
+
   // ---- When it is finished ----
 
   // The events from the first one on; null after the last.

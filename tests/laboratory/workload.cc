@@ -56,6 +56,15 @@ class Process {
   Process(const Plan& plan, const std::string& dir, Record* record, int number)
       : plan_(plan), dir_(dir), record_(record), number_(number) {}
 
+  // Others are to work meanwhile.
+  void RunGuests() {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < plan_.guests; i++) {
+      threads.emplace_back([this, i] { Writer(this, kFirstGuest + i).VisitWhileOthersWork(); });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
   void Run() {
     for (int phase = 0; phase < plan_.phases; phase++) {
       phase_ = phase;
@@ -81,6 +90,8 @@ class Process {
   }
 
  private:
+  static constexpr int kFirstGuest = 100;
+
   // One connection, and its thread.
   class Writer {
    public:
@@ -122,6 +133,25 @@ class Process {
         Checkpoint();
         usleep(static_cast<unsigned>(random_.Below(10'000)));
       }
+    }
+
+    // A guest: reads, keeps snapshots for a while, and checkpoints.
+    void VisitWhileOthersWork() {
+      while (!record_->IsOver()) {
+        if (!is_open_ || random_.OneIn(10)) {
+          Open(kFull);
+          sqlite3_busy_timeout(db_.get(), 5);
+        }
+        if (is_open_ && random_.OneIn(3)) Checkpoint();
+        if (is_open_ && random_.OneIn(2)) {
+          db_.Exec("BEGIN; SELECT count(*) FROM t");
+          usleep(static_cast<unsigned>(random_.Below(3'000)));
+          db_.Exec("SELECT sum(stamp) FROM pad; COMMIT");
+          if (sqlite3_get_autocommit(db_.get()) == 0) db_.Exec("ROLLBACK");
+        }
+        usleep(static_cast<unsigned>(random_.Below(1'000)));
+      }
+      Close();
     }
 
    private:
@@ -607,6 +637,15 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
     }
     if (child > 0) children.push_back(child);
   }
+  pid_t guests = 0;
+  if (plan.guests > 0) {
+    guests = fork();
+    if (guests == 0) {
+      alarm(2 * kPatienceMillis / 1000);
+      Process(plan, dir, record, processes).RunGuests();
+      _exit(0);
+    }
+  }
   Process(plan, dir, record, 0).Run();
   for (const pid_t child : children) {
     int status = 0;
@@ -614,6 +653,13 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
     const bool was_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     if (!has_ended || (status != 0 && !(plan.deaths && was_killed))) {
       record->Mistake("a process ended with status " + std::to_string(status));
+    }
+  }
+  record->SetOver();
+  if (guests > 0) {
+    int status = 0;
+    if (waitpid(guests, &status, 0) != guests || status != 0) {
+      record->Mistake("the guests ended with status " + std::to_string(status));
     }
   }
 }
