@@ -110,10 +110,9 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
       break;
     case Flavour::kGuests:
       plan.guests = random.Between(1, 3);
-      plan.shim_processes = random.OneIn(3) ? 2 : 1;
-      plan.writers = random.Between(plan.shim_processes, 8);
       plan.log_failures = random.Between(10, 150);
-      plan.normal = plan.shim_processes == 1 && random.OneIn(3);
+      plan.normal = random.OneIn(3);
+      plan.dying_guests = random.OneIn(2) ? random.Between(1, 3) : 0;
       break;
   }
   plan.barriers = flavour == Flavour::kLater || random.OneIn(2);
@@ -147,7 +146,8 @@ std::string ToText(const Plan& plan) {
       << (plan.schema_changes ? ", schema changes" : "") << (plan.polite ? ", busy timeout" : "")
       << (plan.mmap_size > 0 ? ", mmap" : "") << ", syncs up to " << plan.sync_micros << " us, "
       << plan.log_failures << " of 1000 fail, and " << plan.write_failures << " writes, "
-      << plan.guests << " guests" << (plan.deaths ? ", processes die" : "");
+      << plan.guests << " guests, " << plan.dying_guests << " times as many die"
+      << (plan.deaths ? ", processes die" : "");
   return out.str();
 }
 

@@ -39,6 +39,7 @@ struct Plan {
   int shim_processes = 1;
   int stock_processes = 0;
   int guests = 0;         // connections of one more process, without the shim, that commit nothing
+  int dying_guests = 0;   // more such processes, which may die at any moment
   bool off = false;       // some have synchronous=OFF; then nothing is checkpointed
   bool normal = false;    // some have synchronous=NORMAL
   bool barriers = false;  // some flush, wait for an LSN, or ask how far the log is durable

@@ -611,6 +611,15 @@ void MakeDatabase(const Plan& plan, const std::string& path) {
             std::to_string(plan.page_size * 6 / 10) + ") FROM n; COMMIT");
 }
 
+void AwaitEnd(pid_t child, bool may_die, Record* record) {
+  int status = 0;
+  const bool has_ended = waitpid(child, &status, 0) == child;
+  const bool was_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+  if (!has_ended || (status != 0 && !(may_die && was_killed))) {
+    record->Mistake("a process ended with status " + std::to_string(status));
+  }
+}
+
 }  // namespace
 
 void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
@@ -619,7 +628,7 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
   record->SetSyncMicros(plan.sync_micros);
   record->SetFailures(plan.log_failures);
   record->SetWriteFailures(plan.write_failures);
-  record->SetDeaths(plan.deaths);
+  record->SetDeaths(plan.deaths || plan.dying_guests > 0);
 
   std::vector<pid_t> children;
   const int processes = plan.shim_processes + plan.stock_processes;
@@ -637,30 +646,24 @@ void RunWorkload(const Plan& plan, const std::string& dir, Record* record) {
     }
     if (child > 0) children.push_back(child);
   }
-  pid_t guests = 0;
-  if (plan.guests > 0) {
-    guests = fork();
-    if (guests == 0) {
+  const int guests = plan.guests > 0 ? 1 + plan.dying_guests : 0;
+  std::vector<pid_t> guest_processes;
+  for (int i = 0; i < guests; i++) {
+    const pid_t child = fork();
+    if (child == 0) {
       alarm(2 * kPatienceMillis / 1000);
+      Random random(Mix(plan.seed) + 100 + static_cast<uint64_t>(i));
+      if (i > 0) record->DieAfter(random.Between(1, 400));
       Process(plan, dir, record, processes).RunGuests();
       _exit(0);
     }
+    if (child > 0) guest_processes.push_back(child);
   }
   Process(plan, dir, record, 0).Run();
-  for (const pid_t child : children) {
-    int status = 0;
-    const bool has_ended = waitpid(child, &status, 0) == child;
-    const bool was_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    if (!has_ended || (status != 0 && !(plan.deaths && was_killed))) {
-      record->Mistake("a process ended with status " + std::to_string(status));
-    }
-  }
+  for (const pid_t child : children) AwaitEnd(child, plan.deaths, record);
   record->SetOver();
-  if (guests > 0) {
-    int status = 0;
-    if (waitpid(guests, &status, 0) != guests || status != 0) {
-      record->Mistake("the guests ended with status " + std::to_string(status));
-    }
+  for (const pid_t child : guest_processes) {
+    AwaitEnd(child, child != guest_processes.front(), record);
   }
 }
 
