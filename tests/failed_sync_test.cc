@@ -48,6 +48,26 @@ TEST_F(FailedSyncTest, OneCommitFailsAndVanishes) {
   ExpectWorkGoesOn(rows_);
 }
 
+// It has found no wal-index, as we have just begun to make it, and maps it under the write lock.
+TEST_F(FailedSyncTest, SomebodyHasHadTheWriteLockWithoutAWalIndex) {
+  std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
+  const sqlite3_int64 lsn = Stats(observer_).lsn;
+  std::atomic<int> maps{0};
+  storage_.SetFaultHook([&](const Call& call) {
+    const bool is_first = call.op == Op::kShmMap && call.offset == 0 && maps++ == 0;
+    return is_first ? SQLITE_NOTFOUND : SQLITE_OK;
+  });
+  Db other(path(), "gc");
+  std::future<int> opened = ExecAsync(other, "PRAGMA schema_version");
+  while (!IsReady(opened) && Stats(observer_).waiting < 2) std::this_thread::yield();
+  EXPECT_TRUE(IsReady(opened)) << "it has no commit to wait for";
+  EXPECT_EQ(maps, 2);
+  EXPECT_EQ(Stats(observer_).lsn, lsn);
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  ExpectWorkGoesOn(rows_);
+}
+
 TEST_F(FailedSyncTest, ATemporaryTableIsRolledBackWithIt) {
   a_.ExecOk("CREATE TEMP TABLE tmp(x)");
   storage_.FailSyncs(FileKind::kWal, 1, 1);

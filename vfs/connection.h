@@ -59,10 +59,7 @@ class Connection final : private Coordinator::Log {
   // (SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT, over a base VFS that was, too.)
   // Puts the former one into *timeout_ms. Returns SQLITE_OK or what the base VFS says.
   int SetLockTimeout(int* timeout_ms);
-  void SetWalIndex(volatile void* wal_index, bool mapped) {
-    wal_index_ = wal_index;
-    shm_is_open_ = mapped;
-  }
+  void SetWalIndex(volatile void* wal_index, bool mapped);
   void SetLog(sqlite3_file* log, bool read_only);
   bool has_log() const { return log_ != nullptr; }
 
@@ -165,6 +162,7 @@ class Connection final : private Coordinator::Log {
   void OnLocked(unsigned locks, bool exclusive);
   void OnRefused(unsigned locks, bool exclusive);
   unsigned BeforeUnlock(unsigned locks, bool exclusive);
+  void NoteHeaderAtLock();
   void OnWriteUnlocking();
   void OnPublished(const WalIndexHeader& header);
   void OnNothingPublished();

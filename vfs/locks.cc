@@ -187,14 +187,12 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
   if (!exclusive || (locks & kWriteLock) == 0) return;
   database_->writing().fetch_add(1, std::memory_order_relaxed);
   read_error_ = SQLITE_OK;
-  const WalIndexHeader header = Header();
-  database_->OnWriteLocked(header);
-  header_at_lock_ = header;
+  NoteHeaderAtLock();
   failures_at_lock_ = database_->coordinator().failures();
   writes_.OnBegin();
   page1_.OnBegin();
   // With an old snapshot SQLite lets the lock go again, and goes on waiting with the same sleeps.
-  const bool is_new = HoldsReadLock() && header.change() == change_at_snapshot_;
+  const bool is_new = HoldsReadLock() && header_at_lock_.change() == change_at_snapshot_;
   if (is_new || Holds(kCheckpointLock)) LostRace::OnAcquired(writer_);
   const int64_t since = std::exchange(refused_since_, 0);
   const int64_t waited = since != 0 ? database_->clock().NowNanos() - since : 0;
@@ -212,6 +210,21 @@ void Connection::OnRefused(unsigned locks, bool exclusive) {
   if (has_turn_) database_->write_queue()->GiveUp();
   has_turn_ = false;
   LoseRace(true);
+}
+
+// Who finds no wal-index asks for the write lock first, and maps it then; others may have made it
+// meanwhile, and have committed (wal.c: walIndexReadHdr()). What they did is not to pass for
+// another process's commits, nor for ours.
+void Connection::SetWalIndex(volatile void* wal_index, bool mapped) {
+  const bool is_found = wal_index_ == nullptr && wal_index != nullptr;
+  wal_index_ = wal_index;
+  shm_is_open_ = mapped;
+  if (is_found && Holds(kWriteLock)) NoteHeaderAtLock();
+}
+
+void Connection::NoteHeaderAtLock() {
+  header_at_lock_ = Header();
+  if (wal_index_ != nullptr) database_->OnWriteLocked(header_at_lock_);
 }
 
 // Returns the locks of `locks` that the base VFS is to release.
@@ -250,7 +263,7 @@ unsigned Connection::BeforeUnlock(unsigned locks, bool exclusive) {
 void Connection::OnWriteUnlocking() {
   const WalIndexHeader header = Header();
   const bool is_commit = header.change() != header_at_lock_.change();
-  database_->OnWriteUnlocking(header, is_commit);
+  if (wal_index_ != nullptr) database_->OnWriteUnlocking(header, is_commit);
   if (is_commit) {
     OnPublished(header);
   } else {

@@ -190,6 +190,7 @@ class TestStorage {
   // xSync, xFileSize, xLock, xFileControl, xShmMap and xShmLock; anything but
   // SQLITE_OK is returned in place of the call.  An unlock (xShmLock) is done all
   // the same.  A sync has begun when it is asked, and has passed the gate.
+  // SQLITE_NOTFOUND from xShmMap: that region is not there yet.
   using FaultHook = std::function<int(const Call&)>;
   void SetFaultHook(FaultHook hook);
 

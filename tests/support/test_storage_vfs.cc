@@ -144,8 +144,11 @@ struct TestStorage::Callbacks {
 
   static int ShmMap(sqlite3_file* file, int region, int size, int extend,
                     void volatile** out) noexcept {
-    const int rc = Ask(file, Op::kShmMap, {.offset = region, .amount = size, .flags = extend});
-    return rc != SQLITE_OK ? rc : Base(file).xShmMap(Self(file).base(), region, size, extend, out);
+    const int fault = Ask(file, Op::kShmMap, {.offset = region, .amount = size, .flags = extend});
+    if (fault != SQLITE_OK && fault != SQLITE_NOTFOUND) return fault;
+    const int rc = Base(file).xShmMap(Self(file).base(), region, size, extend, out);
+    if (fault == SQLITE_NOTFOUND) *out = nullptr;
+    return rc;
   }
 
   static int ShmLock(sqlite3_file* file, int first, int count, int flags) noexcept {
