@@ -111,7 +111,9 @@ Plan DrawPlan(Flavour flavour, uint64_t seed) {
     case Flavour::kGuests:
       plan.guests = random.Between(1, 3);
       plan.log_failures = random.Between(10, 150);
-      plan.normal = random.OneIn(3);
+      // (All FULL. The sync of a guest's checkpoint may fail, and lose a commit without a sync; its
+      // next one copies that, as with SQLite alone.)
+      plan.normal = false;
       plan.dying_guests = random.OneIn(2) ? random.Between(1, 3) : 0;
       break;
   }
