@@ -107,6 +107,24 @@ TEST_F(TestStorageTest, ContentFromBeforeTheFirstOpenIsDurable) {
   EXPECT_EQ(Durable(), "old");
 }
 
+TEST_F(TestStorageTest, AnotherProcessMayCutAFileThatIsJustBeingOpened) {
+  std::ofstream(path_) << "more than is left";
+  TestStorage above("above", "test_storage");
+  bool is_cut = false;
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kRead || std::exchange(is_cut, true)) return;
+    std::filesystem::resize_file(path_, 4);
+  });
+  {
+    RawFile file("above", path_);
+    EXPECT_EQ(file.open_result(), SQLITE_OK);
+  }
+  storage_.SetObserver(nullptr);
+  EXPECT_TRUE(is_cut);
+  const Bytes durable = above.DurableImages()[path_];
+  EXPECT_EQ(std::string(durable.begin(), durable.end()), "more");
+}
+
 TEST_F(TestStorageTest, WhatWasNotSyncedIsNotDurableAfterAReopen) {
   { EXPECT_EQ(RawFile("test_storage", path_).Write(0, "unsynced"), SQLITE_OK); }
   RawFile file("test_storage", path_);

@@ -20,7 +20,7 @@ namespace {
 // ---- Values
 
 void CheckFrameHeader(const Bytes& log) {
-  if (log.size() < sizeof(uint64_t)) return;
+  if (log.size() < kFrameHeaderBytes) return;
   const FrameHeader header = FrameHeader::Decode(log.data());
   FUZZ_CHECK(header.page_number == GetBig32(log, 0), "%u", header.page_number);
   FUZZ_CHECK(header.database_size == GetBig32(log, kFrameDatabaseSizeAt), "%u",
@@ -145,7 +145,7 @@ void CheckRepair(const Bytes& log, unsigned last_frame) {
   FUZZ_CHECK(rc == (valid < last_frame ? SQLITE_CORRUPT : SQLITE_OK), "%d, %u frames", rc, valid);
   FUZZ_CHECK(file.bytes == log, "rewritten with other bytes");
 
-  if (LogPageSize(log) == 0) return;
+  if (log.size() < kLogHeaderBytes || LogPageSize(log) == 0) return;
   uint64_t generation;
   std::memcpy(&generation, log.data() + kLogSaltsAt, sizeof(generation));
   const int cut = CutLog(&file, last_frame, generation);

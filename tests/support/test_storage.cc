@@ -21,18 +21,21 @@ namespace {
   std::abort();
 }
 
+// Another process may cut the file meanwhile: then it is read once more.
 Bytes ReadAll(sqlite3_file* file) {
-  sqlite3_int64 size = 0;
-  if (file->pMethods->xFileSize(file, &size) != SQLITE_OK) Die("xFileSize failed");
-  Bytes bytes(static_cast<size_t>(size));
   constexpr sqlite3_int64 kPiece = 1 << 20;
-  for (sqlite3_int64 at = 0; at < size; at += kPiece) {
-    const auto amount = static_cast<int>(std::min(kPiece, size - at));
-    if (file->pMethods->xRead(file, bytes.data() + at, amount, at) != SQLITE_OK) {
-      Die("xRead failed");
+  while (true) {
+    sqlite3_int64 size = 0;
+    if (file->pMethods->xFileSize(file, &size) != SQLITE_OK) Die("xFileSize failed");
+    Bytes bytes(static_cast<size_t>(size));
+    int rc = SQLITE_OK;
+    for (sqlite3_int64 at = 0; rc == SQLITE_OK && at < size; at += kPiece) {
+      const auto amount = static_cast<int>(std::min(kPiece, size - at));
+      rc = file->pMethods->xRead(file, bytes.data() + at, amount, at);
     }
+    if (rc == SQLITE_OK) return bytes;
+    if (rc != SQLITE_IOERR_SHORT_READ) Die("xRead failed");
   }
-  return bytes;
 }
 
 }  // namespace
