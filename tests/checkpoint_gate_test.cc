@@ -42,6 +42,17 @@ TEST_F(CheckpointGateTest, TheFirstAttemptIsAsStock) {
   EXPECT_EQ(BeginAlone(1000, kNextLog), Advice::kAsStock);
 }
 
+// A commit under way waits for two syncs, and the checkpoint does two of its own.
+TEST_F(CheckpointGateTest, SlowSyncsHoldWritersUpForLonger) {
+  constexpr int64_t kMilli = 1'000'000;
+  EXPECT_EQ(CheckpointGate::ClosedNanos(0), 100 * kMilli);
+  EXPECT_EQ(CheckpointGate::ClosedNanos(kMilli), 100 * kMilli);
+  EXPECT_EQ(CheckpointGate::DrainNanos(kMilli), 50 * kMilli);
+  EXPECT_GE(CheckpointGate::DrainNanos(30 * kMilli), 2 * 30 * kMilli);
+  EXPECT_GE(CheckpointGate::ClosedNanos(30 * kMilli), 4 * 30 * kMilli);
+  EXPECT_EQ(CheckpointGate::ClosedNanos(1'000 * kMilli), 1'000 * kMilli) << "but no longer";
+}
+
 TEST_F(CheckpointGateTest, ThenItIsDueWhenTheLogIsTwiceAsLong) {
   Begin(1000);
   EXPECT_EQ(Begin(1001), Advice::kSkip);
@@ -189,13 +200,13 @@ TEST_F(CheckpointGateTest, TheLastOneToLeaveEndsTheWait) {
 
 TEST_F(CheckpointGateTest, AtTheDeadlineTheWaitIsOver) {
   gate_.writers() = 1;
-  const int64_t deadline = clock_.NowNanos() + CheckpointGate::kDrainNanos;
+  const int64_t deadline = clock_.NowNanos() + CheckpointGate::DrainNanos(0);
   std::thread waiter([&] {
     EXPECT_FALSE(gate_.Await(gate_.writers(), 0, deadline));
     EXPECT_GE(clock_.NowNanos(), deadline);
   });
-  clock_.Advance(CheckpointGate::kDrainNanos / 2);
-  clock_.Advance(CheckpointGate::kDrainNanos / 2);
+  clock_.Advance(CheckpointGate::DrainNanos(0) / 2);
+  clock_.Advance(CheckpointGate::DrainNanos(0) / 2);
   waiter.join();
 }
 

@@ -100,6 +100,8 @@ TEST_F(ExtensionInShellTest, ThePolicyOfTheEnvironment) {
   setenv(kPolicyVariable, "on_each_flush", 1);
   EXPECT_EQ(InShell(LoadAsDefault() + OpenPlain() + "PRAGMA groupcommit_policy;\n"),
             "on_each_flush\n");
+  setenv(kPolicyVariable, "", 1);  // as if there was none
+  EXPECT_EQ(InShell(LoadAsDefault() + OpenPlain() + "PRAGMA groupcommit_policy;\n"), "auto\n");
 }
 
 TEST_F(ExtensionInShellTest, ABadPolicyInTheEnvironment) {

@@ -228,6 +228,37 @@ TEST_F(FlushTest, AWaitWithALimitEndsThoughTheSyncDoesNot) {
   EXPECT_EQ(RowsAfterPowerCut(), 2);
 }
 
+// Nor by what is done about a failure, for which somebody else's lock is in the way.
+TEST_F(FlushTest, AWaitWithALimitEndsAsTheSyncFails) {
+  Db db = OpenNormal();
+  Insert(db);
+  Db stranger(path(), "store");
+  stranger.ExecOk("BEGIN IMMEDIATE");
+  std::atomic<int> asked{0};
+  storage_.SetObserver([&asked](const Call& call) {
+    const bool is_request = (call.flags & SQLITE_SHM_LOCK) != 0;
+    if (call.op == Op::kShmLock && call.offset == 0 && is_request) asked++;
+  });
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(Wait(db, CommitLsn(db), 60'000), SQLITE_IOERR_FSYNC);
+  storage_.SetObserver(nullptr);
+  EXPECT_LT(asked, 10) << "it has asked for the write lock again and again";
+  stranger.ExecOk("ROLLBACK");
+}
+
+// The commit frame is not the last thing that is written.
+TEST_F(FlushTest, ACommitThatRewroteItsFramesIsDurable) {
+  Db db = OpenWithTable();
+  db.ExecOk("PRAGMA cache_size=5; CREATE TABLE big(k INTEGER PRIMARY KEY, v)");
+  db.ExecOk(
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+      "INSERT INTO big SELECT i, zeroblob(1000) FROM n");
+  const int64_t commits = Stats(db).commits;
+  db.ExecOk("BEGIN; UPDATE big SET v=randomblob(1000); UPDATE big SET v=randomblob(1000); COMMIT");
+  EXPECT_EQ(Stats(db).commits, commits + 1);
+  EXPECT_EQ(Wait(db, CommitLsn(db), 0), SQLITE_OK);
+}
+
 // Without a log that is open there is nothing that the library's thread could sync.
 TEST_F(FlushTest, WaitingForAWhileOnAConnectionThatHasReadNothing) {
   Db idle(path(), "gc");

@@ -178,6 +178,21 @@ TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNews) {
   EXPECT_EQ(Stats(b).fenced, 0);
 }
 
+TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNewsToWhoCommitsNext) {
+  storage_.SetErrorPerHandle(true);
+  Db a = OpenWithTable();
+  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  storage_.FailSyncs(FileKind::kWal, 1, 100);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  a.Close();
+  Db b(path(), "gc");
+  Db c(path(), "gc");
+  for (Db* db : {&b, &c}) EXPECT_EQ(db->Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  EXPECT_EQ(c.Exec("SELECT * FROM t"), SQLITE_OK);
+  EXPECT_EQ(b.Exec("PRAGMA synchronous=FULL; INSERT INTO t VALUES('x')"), SQLITE_OK);
+}
+
 // Nor is that of a commit that failed through one handle to any of the others, older or newer.
 TEST_F(RepairTest, TheErrorOfACommitIsNoNewsToOtherHandles) {
   storage_.SetErrorPerHandle(true);
@@ -274,6 +289,23 @@ TEST_F(RepairTest, AHeaderThatIsCutOffAgain) {
   EXPECT_EQ(b.Exec("BEGIN IMMEDIATE; ROLLBACK"), SQLITE_OK);
   storage_.SetFaultHook(nullptr);
   ExpectTakenBack(b, rows);
+}
+
+// It is only remembered until it is opened again.
+TEST_F(RepairTest, AClosedDatabaseIsNotInTheTable) {
+  Db a = OpenWithTable();
+  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  Db memory(":memory:");
+  EXPECT_EQ(groupcommit_stats_table(memory.get()), SQLITE_OK);
+  EXPECT_EQ(memory.Int("SELECT count(*) FROM groupcommit_stats"), 1);
+  storage_.FailSyncs(FileKind::kWal, 1, 100);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  a.Close();
+  EXPECT_EQ(memory.Int("SELECT count(*) FROM groupcommit_stats"), 0);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  a = OpenWal();
+  EXPECT_EQ(memory.Int("SELECT count(*) FROM groupcommit_stats"), 1);
+  ExpectTakenBack(a, a.Int("SELECT count(*) FROM t"));
 }
 
 // Whoever comes by next goes on with what is left to do.

@@ -333,5 +333,28 @@ TEST_F(WriteLockTest, AHandlerThatDoesNotSleepInLineGetsItsTurnInACrowd) {
   storage_.SetObserver(nullptr);
 }
 
+// `group` may wait for company, but not while it has the write lock: nobody could come.
+TEST_F(WriteLockTest, TheLockIsNotKeptThroughAWindow) {
+  for (const char* sql : {"CREATE TABLE u(x); DROP TABLE u", "PRAGMA groupcommit_flush; COMMIT"}) {
+    SCOPED_TRACE(sql);
+    Db first = OpenWithTable();
+    Db second = OpenWithTable();
+    Db observer = OpenWithTable();
+    second.ExecOk("PRAGMA synchronous=NORMAL");
+    observer.ExecOk("PRAGMA groupcommit_policy='group(max_wait_us=10000000,max_batch=100)'");
+    storage_.HoldSyncs(FileKind::kWal);
+    std::future<int> window = ExecAsync(first, "INSERT INTO t VALUES('waits for company')");
+    ExpectToWait(window, observer, 1);
+    if (std::string(sql).ends_with("COMMIT")) second.ExecOk("BEGIN IMMEDIATE");
+    std::future<int> under_lock = ExecAsync(second, sql);
+    while (storage_.HeldSyncs() == 0 && Stats(observer).waiting < 2) std::this_thread::yield();
+    EXPECT_EQ(Stats(observer).waiting, 1) << "it waits for company, too";
+    storage_.OpenGate();
+    observer.ExecOk("PRAGMA groupcommit_policy=auto");
+    EXPECT_EQ(window.get(), SQLITE_OK);
+    EXPECT_EQ(under_lock.get(), SQLITE_OK);
+  }
+}
+
 }  // namespace
 }  // namespace groupcommit::testing

@@ -147,6 +147,22 @@ TEST_F(WorstMomentTest, ATurnThatIsOverBeforeItsOwnerWakesUpIsNone) {
   EXPECT_TRUE(contended_.TryAcquire(2));
 }
 
+// It is favored, and is handed the lock just before it parks: nobody would wake it up for that.
+TEST_F(WorstMomentTest, WhoIsHandedTheLockAsItParksHasItsTurn) {
+  WriteQueue parks(&hooked_, 0, WriteQueue::kLateNanos, kNone);
+  ASSERT_TRUE(parks.TryAcquire(1));
+  const int64_t deadline = clock_.NowNanos() + kLong;
+  std::future<bool> turn = std::async(std::launch::async, [&, deadline] {
+    ClockWithHook::SetHook(1, [&parks] {
+      parks.Favor(2);
+      parks.Release(1);
+    });
+    return parks.AwaitTurn(2, parks.NewTicket(), deadline, true);
+  });
+  EXPECT_TRUE(GetsThrough(turn));
+  clock_.Advance(2 * kLong);
+}
+
 // One thread releases the lock, and looks whether somebody waits for it, while another one queues
 // up and looks whether it is free. Nobody else comes by, and time stands still.
 TEST_F(WriteQueueTest, WhoQueuesUpDuringAReleaseIsNotLeftBehind) {

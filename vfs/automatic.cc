@@ -19,7 +19,7 @@ int AddStatsTable(sqlite3* db, char** error, const sqlite3_api_routines* api) {
 
 int PolicyFromEnvironment(groupcommit_policy* policy, char** error) {
   const char* text = std::getenv(kPolicyVariable);
-  if (text == nullptr) return SQLITE_OK;
+  if (text == nullptr || text[0] == '\0') return SQLITE_OK;
   char* reason = nullptr;
   const int rc = groupcommit_policy_parse(text, policy, &reason);
   if (rc != SQLITE_OK) *error = sqlite3_mprintf("%s: %z", kPolicyVariable, reason);

@@ -91,12 +91,13 @@ void Connection::CloseGate() {
   Clock& clock = database_->clock();
   const int64_t deadline = clock.NowNanos() + CheckpointGate::kTurnNanos;
   const bool has_turn = queue.AwaitTurn(writer_, WriteQueue::kFirst, deadline, true);
+  const int64_t sync_nanos = database_->coordinator().SyncNanos();
   const int64_t now = clock.NowNanos();
-  closed_gate_ = has_turn && queue.ProlongTurn(writer_, now + CheckpointGate::kClosedNanos);
+  closed_gate_ =
+      has_turn && queue.ProlongTurn(writer_, now + CheckpointGate::ClosedNanos(sync_nanos));
   if (!closed_gate_) return gate.OnEnd(Header().last_frame(), false);
-  if (!gate.Await(gate.writers(), counts_.writers(), now + CheckpointGate::kDrainNanos)) {
-    return OpenGate();
-  }
+  const int64_t drained_by = now + CheckpointGate::DrainNanos(sync_nanos);
+  if (!gate.Await(gate.writers(), counts_.writers(), drained_by)) return OpenGate();
   gate.Await(gate.leaving(), counts_.leaving(), clock.NowNanos() + CheckpointGate::kLeavingNanos);
 }
 

@@ -11,6 +11,7 @@
 #ifndef GROUPCOMMIT_CHECKPOINT_GATE_H_
 #define GROUPCOMMIT_CHECKPOINT_GATE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -23,11 +24,18 @@ class CheckpointGate {
  public:
   // How long a checkpoint waits for the write lock, which an open transaction may have for long.
   static constexpr int64_t kTurnNanos = 10'000'000;
-  // The longest that it holds writers up, from then on. What takes longer goes on beside them, as
-  // stock SQLite's.
+  // The longest that it holds writers up, from then on, where a sync takes so long lately. What takes
+  // longer goes on beside them, as stock SQLite's.
   static constexpr int64_t kClosedNanos = 100'000'000;
+  static constexpr int64_t kMostClosedNanos = 1'000'000'000;
+  static constexpr int64_t ClosedNanos(int64_t sync_nanos) {
+    // Those under way wait for two, the one that runs and their own; then come the checkpoint's, of
+    // the log and of the database file; and some may be slower than usual.
+    constexpr int64_t kSyncs = 6;
+    return std::clamp(kSyncs * sync_nanos, kClosedNanos, kMostClosedNanos);
+  }
   // Of this, how long it waits for the writers under way.
-  static constexpr int64_t kDrainNanos = 50'000'000;
+  static constexpr int64_t DrainNanos(int64_t sync_nanos) { return ClosedNanos(sync_nanos) / 2; }
   // And how long for those whose commit has ended to give up their snapshot: they may have to wait
   // for a processor.
   static constexpr int64_t kLeavingNanos = 10'000'000;

@@ -37,12 +37,16 @@ int Connection::SyncLog(int flags) {
     return FailCommit(kCommitFailed);
   }
   const bool is_of_commit = IsSyncOfCommit();
-  if (writes_.EndsCommit()) {
+  const bool is_left = is_of_commit && MayLeaveToFlusher();
+  // Before the commit has a number: a sync that covers that is as strong as this one.
+  if (is_left) database_->AskForSync(flags);
+  // The commit frame may not be the last one that was written (wal.c: walRewriteChecksums()).
+  if (writes_.has_commit()) {
     database_->stats().commits.Add();
     CountCommit();
   }
   writes_.OnSync();
-  if (is_of_commit && MayLeaveToFlusher()) return LeaveToFlusher(flags);
+  if (is_left) return LeaveToFlusher();
   if (is_of_commit && MayDefer()) return DeferSync(flags);
   requested_flags_ = flags;
   // Bytes that this transaction wrote before a sync failed may be gone, and our sync may not be

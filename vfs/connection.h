@@ -16,6 +16,7 @@
 #ifndef GROUPCOMMIT_CONNECTION_H_
 #define GROUPCOMMIT_CONNECTION_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 
@@ -220,19 +221,22 @@ class Connection final : private Coordinator::Log {
   int PrepareFlusher();
   int TakeFlusherError();
   bool MayLeaveToFlusher() const;
-  int LeaveToFlusher(int flags);
+  int LeaveToFlusher();
   void CountCommit();
   void EndCommit(bool success);
   bool IsWriting() const;
   void RepairIfPossible();
-  int FailFlush(int error);
+  int FailFlush(int error, std::chrono::milliseconds patience);
   int AwaitFlusher(Lsn target, int timeout_ms);
   int SyncWithoutLog(Lsn target);
   int OpenUnreadLog(std::unique_ptr<LogHandle>* log);
 
   // After a failed sync; see roll_back.cc.
   enum class RollBack : uint8_t { kDone, kNotYet, kNotSafe };
-  int Fail(int error);
+  // How long a connection tries to take back what failed. Bounded, as a thread may hold the write
+  // lock through another connection, and wait for us.
+  static constexpr std::chrono::milliseconds kPatience{1000};
+  int Fail(int error, std::chrono::milliseconds patience = kPatience);
   void SayWhyNotYet();
   void SayWhyNever(const char* reason) REQUIRES(database_->fence().mutex());
   bool TakeFence() REQUIRES(database_->fence().mutex());

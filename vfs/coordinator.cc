@@ -33,6 +33,11 @@ uint64_t Coordinator::SyncsBegun() const {
   return begun_;
 }
 
+int64_t Coordinator::SyncNanos() const {
+  MutexLock lock(mutex_);
+  return sync_nanos_;
+}
+
 Lsn Coordinator::Append(uint64_t failures_before) {
   const int64_t now = clock_->NowNanos();
   last_append_at_.store(now, std::memory_order_relaxed);

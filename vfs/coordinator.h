@@ -138,6 +138,9 @@ class Coordinator {
   // How many of them give way to other threads rather than sleep. For tests.
   int yielding() const { return yielding_.load(std::memory_order_relaxed); }
 
+  // How long a sync for waiting commits has taken lately, ns; 0 before the first one. Any thread.
+  int64_t SyncNanos() const EXCLUDES(mutex_);
+
   // Does it matter now whether logs see each other's failures? See SyncOverlap::is_wanted().
   bool overlap_is_wanted() const { return overlap_is_wanted_.load(std::memory_order_relaxed); }
 

@@ -59,7 +59,9 @@ std::vector<Database::Info> Database::List() {
   std::vector<Info> all;
   for (const auto& [path, database] : Databases()) {
     if (database->fork_generation_ != ForkGeneration()) continue;
-    all.push_back({path, database->policy(), database->ReadStatistics()});
+    const groupcommit_statistics stats = database->ReadStatistics();
+    if (stats.connections == 0) continue;  // it is only remembered; see Leave()
+    all.push_back({path, database->policy(), stats});
   }
   return all;
 }

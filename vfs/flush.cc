@@ -44,8 +44,7 @@ bool Connection::MayLeaveToFlusher() const {
 }
 
 // SQLite asks for the sync of a commit, under the policy interval.
-int Connection::LeaveToFlusher(int flags) {
-  database_->AskForSync(flags);
+int Connection::LeaveToFlusher() {
   left_to_flusher_ = true;
   return SQLITE_OK;
 }
@@ -96,8 +95,10 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
     if (database_->flusher().is_running()) return AwaitFlusher(target, timeout_ms);
   }
   if (log_ == nullptr) return SyncWithoutLog(target);
-  rc = coordinator.WaitSynced(target, this);
-  return rc == SQLITE_OK ? rc : FailFlush(rc);
+  // Under the write lock nobody else comes, and others wait for that.
+  rc = Holds(kWriteLock) ? coordinator.SyncNow(this, coordinator.failures())
+                         : coordinator.WaitSynced(target, this);
+  return rc == SQLITE_OK ? rc : FailFlush(rc, kPatience);
 }
 
 // Is a transaction under way that writes? Its frames are behind the end of the log, and must stay.
@@ -112,8 +113,8 @@ void Connection::RepairIfPossible() {
   if (database_->coordinator().failure() != 0 && !IsWriting()) TryRollBack();
 }
 
-int Connection::FailFlush(int error) {
-  return IsWriting() ? AsIoError(error) : Fail(AsIoError(error));
+int Connection::FailFlush(int error, std::chrono::milliseconds patience) {
+  return IsWriting() ? AsIoError(error) : Fail(AsIoError(error), patience);
 }
 
 int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
@@ -124,7 +125,7 @@ int Connection::AwaitFlusher(Lsn target, int timeout_ms) {
   if (!database_->flusher().SyncNow()) return SyncWithoutLog(target);
   const std::optional<int> outcome = coordinator.WaitSyncedUntil(target, failures, deadline);
   if (!outcome) return SQLITE_BUSY;
-  return *outcome == SQLITE_OK ? SQLITE_OK : FailFlush(*outcome);
+  return *outcome == SQLITE_OK ? SQLITE_OK : FailFlush(*outcome, std::chrono::milliseconds(0));
 }
 
 // This connection has not yet read anything, and so not opened the log; others may have written to
@@ -134,7 +135,7 @@ int Connection::SyncWithoutLog(Lsn target) {
   int rc = OpenUnreadLog(&log);
   if (rc != SQLITE_OK || log == nullptr) return rc;
   rc = database_->coordinator().WaitSynced(target, log.get());
-  return rc == SQLITE_OK ? rc : FailFlush(rc);
+  return rc == SQLITE_OK ? rc : FailFlush(rc, kPatience);
 }
 
 // Leaves *log empty if there is none, as all that was committed is in the database, and synced.

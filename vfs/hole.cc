@@ -31,8 +31,7 @@ Connection::RollBack Connection::CloseHoleForGood() {
 
 // What the log holds is made durable, and nothing is taken back.
 Connection::RollBack Connection::RewriteWholeLog(uint32_t last_frame) {
-  // The error may still have to be told to this handle, though it is no news.
-  (void)log_->pMethods->xSync(log_, SQLITE_SYNC_NORMAL);
+  database_->DrainSyncErrors();
   return EndFailure(RewriteLog(log_, last_frame));
 }
 

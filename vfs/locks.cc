@@ -285,7 +285,8 @@ void Connection::OnPublished(const WalIndexHeader& header) {
   // A writer that has the lock before its snapshot does not wait when it loads the schema (btree.c:
   // sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
   if (commit_ != 0 && page1_.schema_may_change()) {
-    (void)coordinator.WaitDurable(commit_, this);  // WaitForCommit() tells of an error
+    // At once: no company comes while we have the write lock. WaitForCommit() tells of an error.
+    (void)coordinator.SyncNow(this, failures_at_lock_);
   }
 }
 

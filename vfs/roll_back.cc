@@ -17,23 +17,17 @@
 #include "connection.h"
 
 namespace groupcommit {
-namespace {
-
-// How long a connection tries to take back what failed. Bounded, as a thread may hold the write
-// lock through another connection, and wait for us.
-constexpr std::chrono::milliseconds kPatience(1000);
-
-}  // namespace
 
 // A commit of ours, or the sync of one, has failed. Returns when it is out of sight, or cannot be
 // soon.
-int Connection::Fail(int error) {
+int Connection::Fail(int error, std::chrono::milliseconds patience) {
   // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (TryRollBack() == RollBack::kNotYet && std::chrono::steady_clock::now() < deadline) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (TryRollBack() == RollBack::kNotYet) {
     CloseHoleBeneathStranger();
+    if (std::chrono::steady_clock::now() >= deadline) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   SayWhyNotYet();

@@ -136,6 +136,8 @@ bool WriteQueue::AwaitTurn(Writer writer, uint64_t ticket, int64_t deadline, boo
   self.ticket = ticket;
   self.free_is_enough = free_is_enough;
   MutexLock lock(mutex_);
+  // Who is favored may just have been handed the lock, without having been here to be told.
+  if (lock_.load(std::memory_order_acquire) == KeptFor(writer)) return true;
   Enqueue(&self);
   LetThroughIfFree();
   return Park(&self, deadline);
