@@ -257,6 +257,24 @@ TEST_F(FenceTest, AnotherProcessReadsTheFailedCommit) {
   ExpectLedger();
 }
 
+// The log is whole at once: neither a power cut nor our death brings back what it reads.
+TEST_F(FenceTest, TheLogIsWholeWhileAnotherProcessReadsTheFailedCommit) {
+  EXPECT_EQ(b_.Exec("PRAGMA synchronous=NORMAL"), SQLITE_OK);
+  EXPECT_EQ(Insert(b_, false), SQLITE_OK);  // whose pages the failed sync loses
+  EXPECT_EQ(b_.Exec("PRAGMA synchronous=FULL"), SQLITE_OK);
+  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  const std::string cut = dir_.path() + "/cut";
+  storage_.CutInto(cut);
+  ledger_.ExpectSurvivedIn(cut + "/test.db", true);
+  Db copy(cut + "/test.db");
+  ledger_.ExpectIn(copy);
+  EXPECT_EQ(other_.Int("SELECT count(*) FROM t"), 5) << "its snapshot stays";
+  other_.ExecOk("COMMIT");
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
 // Where it has taken nothing from the cache that it may not: ours, too, as it has been taken back.
 TEST_F(FenceTest, ACacheIsUsedAgainOnceAllIsTakenBack) {
   const int failed = ledger_.Next();
@@ -364,11 +382,15 @@ TEST_F(FenceTest, WhatAnotherProcessWritesWhereTheFailedCommitWasIsLeftAlone) {
   ExpectWorkGoesOn();
 }
 
-// It recovers the log, and finds in it what failed. We do not read that.
+// It recovers the log, and finds in it what failed, and could not be cut off. We do not read that.
 TEST_F(FenceTest, WhatAnotherProcessFindsOfTheFailedCommitIsNotRead) {
   const int64_t rows = b_.Int("SELECT count(*) FROM t");
-  FailingInsert(a_, [&] { other_.ExecOk("BEGIN; SELECT x FROM u"); });
+  FailingInsert(a_, [&] {
+    other_.ExecOk("BEGIN; SELECT x FROM u");
+    FailWritesToTheLog();
+  });
   EXPECT_EQ(a_.Close(), SQLITE_OK);
+  storage_.SetFaultHook(nullptr);
   other_.ExecOk("COMMIT");
   DamageWalIndex();
   other_.ExecOk("BEGIN IMMEDIATE");

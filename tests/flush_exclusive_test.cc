@@ -1,6 +1,7 @@
 // Flushes and LSNs in exclusive locking mode, where there are no locks to go by.
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "support/barrier_test.h"
@@ -62,6 +63,47 @@ TEST_F(ExclusiveFlushTest, ACommitThatFailedIsNotTheLastOne) {
   EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
   db.Exec("BEGIN IMMEDIATE; COMMIT");
   EXPECT_EQ(CommitLsn(db), before);
+}
+
+// Nor if it failed as its frame headers were written again.
+TEST_F(ExclusiveFlushTest, ACommitThatFailedBehindItsCommitFrameIsNotTheLastOne) {
+  Db db = OpenExclusiveWithBig();
+  Insert(db);
+  const sqlite3_int64 before = CommitLsn(db);
+  int64_t end = 0;
+  bool has_failed = false;
+  storage_.SetFaultHook([&](const Call& call) {
+    constexpr int kFrameHeader = 24;
+    if (call.op != Op::kWrite || call.kind != FileKind::kWal) return SQLITE_OK;
+    const bool is_again = call.offset < end && call.amount == kFrameHeader;
+    end = std::max(end, call.offset);
+    has_failed = has_failed || is_again;
+    return is_again ? SQLITE_IOERR_WRITE : SQLITE_OK;
+  });
+  EXPECT_EQ(db.Exec("BEGIN; UPDATE big SET v=randomblob(1000); UPDATE big SET v=randomblob(1000);"
+                    "COMMIT"),
+            SQLITE_IOERR_WRITE);
+  storage_.SetFaultHook(nullptr);
+  EXPECT_TRUE(has_failed);
+  db.Exec("ROLLBACK");
+  db.ExecOk("BEGIN IMMEDIATE; COMMIT");
+  EXPECT_EQ(CommitLsn(db), before);
+}
+
+// What was rolled back before does not tell where a transaction begins.
+TEST_F(ExclusiveFlushTest, AFailedCommitIsNotTheEndAfterARollBackInNormalMode) {
+  Db db = OpenWithTable();
+  Db other = OpenWithTable();
+  FailWritesToTheLog();
+  EXPECT_NE(db.Exec("INSERT INTO t VALUES('rolled back')"), SQLITE_OK);
+  storage_.SetFaultHook(nullptr);
+  for (int i = 0; i < 3; i++) Insert(other);
+  other.Close();
+  db.ExecOk("PRAGMA locking_mode=EXCLUSIVE");
+  storage_.FailSyncs(FileKind::kWal, 1, 3);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(db).fenced, 1);
+  EXPECT_EQ(db.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
 }
 
 TEST_F(ExclusiveFlushTest, FromTheStartAFailedFlushIsNotTheEnd) {

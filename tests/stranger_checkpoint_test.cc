@@ -163,6 +163,57 @@ TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatHasWaitedForItsCheckpoint) {
   }
 }
 
+// A FULL one has the write lock, too: all that keeps it out is a snapshot of the one that closes.
+TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatItsFullCheckpointWaitsFor) {
+  if (SqliteWaitsInside())
+    GTEST_SKIP() << "with a mutex held that we need: os_unix.c, unixShmLock()";
+  for (const bool is_last : {false, true}) {
+    std::atomic<bool> waits{true};
+    std::atomic<int> asked{0};
+    struct Handler {
+      std::atomic<bool>& waits;
+      std::atomic<int>& asked;
+    } handler{waits, asked};
+    sqlite3_busy_handler(
+        stranger_.get(),
+        [](void* h, int) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+          static_cast<Handler*>(h)->asked++;
+          return static_cast<int>(static_cast<Handler*>(h)->waits);
+        },
+        &handler);
+    std::future<int> checkpoint;
+    FailACommit([&] {
+      checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(FULL)");
+      while (asked < 3) std::this_thread::yield();
+    });
+    if (is_last) {
+      b_.Close();
+      observer_.Close();
+    }
+    std::future<int> close = std::async(std::launch::async, [this] { return a_.Close(); });
+    const auto ask = [&](int times) {
+      const int before = asked;
+      while (asked < before + times && !IsReady(checkpoint)) std::this_thread::yield();
+    };
+    for (int i = 0; i < 10 && !IsReady(close); i++) ask(1);
+    if (IsReady(close)) ask(2);
+    EXPECT_FALSE(IsReady(checkpoint)) << "nothing keeps it out any more";
+    waits = false;
+    checkpoint.get();
+    EXPECT_EQ(close.get(), SQLITE_OK);
+    sqlite3_busy_handler(stranger_.get(), nullptr, nullptr);
+    if (!is_last) observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");  // somebody of ours comes by
+    EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+    EXPECT_EQ(AfterPowerCut("failed"), 0);
+    for (int i = 0; i < 2; i++) stranger_.Exec("INSERT INTO t VALUES('x')");  // it may be told
+    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
+    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+    observer_.Int("SELECT count(*) FROM t");
+    stranger_ = OpenStranger();
+  }
+}
+
 // The power goes while the next one copies.
 TEST_P(StrangersCheckpointTest, ItsNextCheckpointCopiesNothingThatFailed) {
   FillBig();

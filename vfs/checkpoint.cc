@@ -31,6 +31,11 @@ void Connection::NoteCheckpointedLog() {
   if (wal_index_ != nullptr) checkpointed_log_ = Header().generation();
 }
 
+// What earlier checkpoints have announced: ours announces something next, see ForgetAttempt().
+void Connection::NoteAttempt() {
+  if (wal_index_ != nullptr) attempted_before_ = CheckpointInfo::Load(wal_index_).attempted;
+}
+
 // A checkpoint is about to copy pages, for which it has just got WAL_READ_LOCK(0). Has a writer
 // started the log over since it read the header? Before 3.51.3 SQLite does not look: it takes
 // nBackfill, which is 0 by then, for a log of which nothing is in the database file, and marks as

@@ -24,8 +24,8 @@ class CheckpointGate {
  public:
   // How long a checkpoint waits for the write lock, which an open transaction may have for long.
   static constexpr int64_t kTurnNanos = 10'000'000;
-  // The longest that it holds writers up, from then on, where a sync takes so long lately. What takes
-  // longer goes on beside them, as stock SQLite's.
+  // The longest that it holds writers up, from then on, where a sync takes so long lately. What
+  // takes longer goes on beside them, as stock SQLite's.
   static constexpr int64_t kClosedNanos = 100'000'000;
   static constexpr int64_t kMostClosedNanos = 1'000'000'000;
   static constexpr int64_t ClosedNanos(int64_t sync_nanos) {

@@ -33,8 +33,9 @@ Connection::Connection(Database* database, sqlite3_file* main, const char* name)
 int Connection::AsIoError(int rc) { return (rc & 0xff) == SQLITE_IOERR ? rc : kCommitFailed; }
 
 int Connection::SyncLog(int flags) {
-  if (database_->coordinator().failure() != 0 && !(sole_user_ && RepairAtClose())) {
-    return FailCommit(kCommitFailed);
+  if (database_->coordinator().failure() != 0) {
+    const bool is_closing = sole_user_ && !IsWriting();
+    if (!is_closing || !RepairAtClose()) return FailCommit(kCommitFailed);
   }
   const bool is_of_commit = IsSyncOfCommit();
   const bool is_left = is_of_commit && MayLeaveToFlusher();
@@ -61,8 +62,7 @@ int Connection::SyncLog(int flags) {
 int Connection::FailCommit(int error) {
   counted_ = 0;
   writes_.OnRollBack();
-  // A checkpoint that fails to sync the log has copied nothing (wal.c: walCheckpoint()).
-  if (Holds(kCheckpointLock) && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
+  if (Holds(kCheckpointLock)) ForgetAttempt();  // it syncs before it copies (walCheckpoint())
   return Fail(error);
 }
 

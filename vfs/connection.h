@@ -115,11 +115,10 @@ class Connection final : private Coordinator::Log {
   void LeaveFence();
 
   // SQLite holds the file lock SQLITE_LOCK_EXCLUSIVE, or no longer does.
-  void SetSoleUser(bool sole) {
-    // It asked for no locks meanwhile: nothing told what it has read and rolled back.
-    if (sole_user_ && !sole) page1_.Forget();
-    sole_user_ = sole;
-  }
+  void SetSoleUser(bool sole);
+  // Nothing that failed is left in the log that SQLite is about to close, or to write to alone.
+  // Returns SQLITE_OK or the error to report instead of the lock. REQUIRES: SetSoleUser(true).
+  int RepairForSoleUser();
 
  private:
   // The locks of the shared memory, a bit each; wal.c: WAL_WRITE_LOCK and its neighbours.
@@ -189,6 +188,7 @@ class Connection final : private Coordinator::Log {
   // Making room for a checkpoint; see checkpoint.cc.
   int BeginCheckpoint();
   void NoteCheckpointedLog();
+  void NoteAttempt();
   bool IsLogStartedOver(const LockRequest& request) const;
   bool StartsLogOver(const LockRequest& request) const;
   int KeepCheckpointsOut();
@@ -246,17 +246,19 @@ class Connection final : private Coordinator::Log {
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
   LogCommit OldestToUndo(Lsn* beneath = nullptr);  // `beneath`: the commit before it
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
-  const char* WhyNotPutBack(const LogCommit& oldest, const WalIndexHeader& now)
+  const char* WhyNotPutBack(const LogCommit& oldest, Lsn last_to_stay, const WalIndexHeader& now)
       REQUIRES(database_->fence().mutex());
   void StoreHeader(const WalIndexHeader& header) REQUIRES(database_->fence().mutex());
   bool FailedIsInSight() const;
   void DropSnapshot();
   void DropSnapshotUnderFence() REQUIRES(database_->fence().mutex());
+  void RollBackOrCloseHole();
+  void ForgetAttempt();
   bool RepairAtClose();
   bool LeavesHole() REQUIRES(database_->fence().mutex());
   bool IsFenceForStrangers();
   bool IsStrangersCheckpoint() REQUIRES(database_->fence().mutex());
-  void AwaitStrangersCheckpoint();
+  bool AwaitStrangers();
 
   // The hole in the log; see hole.cc.
   RollBack CloseHoleForGood() REQUIRES(database_->fence().mutex());
@@ -303,6 +305,7 @@ class Connection final : private Coordinator::Log {
   CheckpointGate::Advice checkpoint_ = CheckpointGate::Advice::kAsStock;
   bool closed_gate_ = false;
   uint64_t checkpointed_log_ = 0;       // the generation of the log that our checkpoint goes by
+  uint32_t attempted_before_ = 0;       // CheckpointInfo::attempted as it began
   bool keeps_checkpoints_out_ = false;  // by the checkpoint lock, of which SQLite does not know
   bool just_committed_ = false;  // and done nothing since: a checkpoint now is an automatic one
   int64_t committed_at_ = 0;     // when it was settled, ns

@@ -5,6 +5,7 @@
 #include <new>
 #include <system_error>
 #include <unordered_map>
+#include <utility>
 
 #include "loss_reports.h"
 #include "sync_strength.h"
@@ -99,8 +100,6 @@ bool Database::RemoveConnection(sqlite3_file* file) {
   MutexLock lock(mutex_);
   files_.erase(std::remove(files_.begin(), files_.end(), file), files_.end());
   if (!files_.empty()) return false;
-  reopened_.store(true, std::memory_order_relaxed);
-  frames_.Forget();
   uri_policy_.reset();
   policy_by_pragma_ = false;
   return true;
@@ -141,18 +140,18 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
-  {
-    MutexLock no_stop(flusher_mutex_);
-    MutexLock lock(logs_mutex_);
-    logs_.push_back({log});
-    if (logs_.size() > 1) frames_.Reserve();  // for the others to read
+  if (IsReopened() && size <= kWalHeaderSize) {  // the log with the hole is gone
+    MutexLock lock(fence_.mutex());
+    if (coordinator_.Resume()) {
+      EndReopened();
+      fence_.Release();
+    }
   }
-  MutexLock lock(mutex_);
-  if (IsReopened() && size <= kWalHeaderSize && coordinator_.Resume())
-    EndReopened();  // the log with the hole is gone
-  if (log_opened_) return;
-  log_opened_ = true;
-  if (size <= kWalHeaderSize) return;
+  MutexLock no_stop(flusher_mutex_);
+  MutexLock lock(logs_mutex_);
+  logs_.push_back({log});
+  if (logs_.size() > 1) frames_.Reserve();  // for the others to read
+  if (std::exchange(log_opened_, true) || size <= kWalHeaderSize) return;
   LogCommit found;
   found.first = 1;
   // No connection can append before the first has opened the log, so that nobody else does so now.
@@ -160,12 +159,31 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
   coordinator_.Append(coordinator_.failures());
 }
 
+bool Database::LeaveLog(const sqlite3_file* log) {
+  MutexLock lock(logs_mutex_);
+  FindLog(log).is_leaving = true;
+  return std::all_of(logs_.begin(), logs_.end(),
+                     [](const OpenLog& open) { return open.is_leaving; });
+}
+
 void Database::RemoveLog(sqlite3_file* log) {
+  (void)LeaveLog(log);
+  // Who opens the log next does not wait for this, but for a flusher that is stopped.
+  AwaitSyncsThrough(log);
   MutexLock lock(flusher_mutex_);
   if (LogCount() == 1) flusher_.Stop();  // it needs logs_mutex_ to come to an end
+  AwaitSyncsThrough(log);
   MutexLock logs_lock(logs_mutex_);
-  while (FindLog(log).syncs > 0) log_unused_.Wait(logs_mutex_);
   std::erase_if(logs_, [log](const OpenLog& open) { return open.file == log; });
+  if (!logs_.empty()) return;
+  log_opened_ = false;
+  if (coordinator_.failure() != 0) reopened_.store(true, std::memory_order_relaxed);
+  frames_.Forget();
+}
+
+void Database::AwaitSyncsThrough(const sqlite3_file* log) {
+  MutexLock lock(logs_mutex_);
+  while (FindLog(log).syncs > 0) log_unused_.Wait(logs_mutex_);
 }
 
 Database::OpenLog& Database::FindLog(const sqlite3_file* log) {
@@ -197,8 +215,11 @@ std::optional<int> Database::SyncOpenLog(Lsn from, Lsn through, int strength) {
   {
     MutexLock lock(logs_mutex_);
     if (logs_.empty()) return std::nullopt;
-    log = logs_.front().file;
-    logs_.front().syncs++;
+    const auto stays = std::find_if(logs_.begin(), logs_.end(),
+                                    [](const OpenLog& open) { return !open.is_leaving; });
+    OpenLog& oldest = stays != logs_.end() ? *stays : logs_.front();
+    log = oldest.file;
+    oldest.syncs++;
   }
   const int rc = log->pMethods->xSync(log, SyncFlags(from, through, strength));
   MutexLock lock(logs_mutex_);
@@ -286,11 +307,6 @@ Lsn Database::LastInSight(Lsn appended, const WalIndexHeader& header) const {
 bool Database::IsOnTop(Lsn lsn) const {
   MutexLock lock(published_mutex_);
   return lsn > foreign_after_ && lsn > unknown_through_;
-}
-
-bool Database::IsLastConnection() const {
-  MutexLock lock(mutex_);
-  return files_.size() == 1;
 }
 
 groupcommit_statistics Database::ReadStatistics() const {

@@ -93,10 +93,14 @@ class Database final : private Coordinator::Log {
   // somebody who asks for `strength`.
   int SyncFlags(Lsn from, Lsn through, int strength) const;
 
-  // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If it is
-  // the first to do so and finds frames there, nobody here knows whether they are durable: they
-  // count as one pending commit.
-  void AddLog(sqlite3_file* log, int64_t size) EXCLUDES(flusher_mutex_, logs_mutex_, mutex_);
+  // A connection has opened the log, as the base VFS's file `log`, which has `size` bytes. If no
+  // other has it open and there are frames, nobody here knows whether they are durable: they count
+  // as one pending commit.
+  void AddLog(sqlite3_file* log, int64_t size)
+      EXCLUDES(flusher_mutex_, logs_mutex_, fence_.mutex());
+  // It is about to close it. True if none stays that has the log open: those that are about to
+  // close it, too, do not count.
+  bool LeaveLog(const sqlite3_file* log) EXCLUDES(logs_mutex_);
   void RemoveLog(sqlite3_file* log) EXCLUDES(flusher_mutex_, logs_mutex_);
 
   // The kernel tells each handle that was open when a sync failed of that, once. Lets it tell them
@@ -135,9 +139,8 @@ class Database final : private Coordinator::Log {
   // Does the commit `lsn`, of ours, lie on top of all those of other processes?
   bool IsOnTop(Lsn lsn) const EXCLUDES(published_mutex_);
 
-  bool IsLastConnection() const EXCLUDES(mutex_);
-  // Have all connections been closed since the log got its hole? Then nobody's commits are to be
-  // taken back.
+  // Has the log been closed by all connections since it got its hole? Then nobody's commits are to
+  // be taken back.
   bool IsReopened() const { return reopened_.load(std::memory_order_relaxed); }
   // The hole is closed: the next failure is one of ours.
   void EndReopened() { reopened_.store(false, std::memory_order_relaxed); }
@@ -180,11 +183,14 @@ class Database final : private Coordinator::Log {
   Mutex logs_mutex_;     // guards the list, and holds it still while all of them are synced
   struct OpenLog {
     sqlite3_file* file;
-    int syncs = 0;  // under way through it, of other threads than its owner's
+    int syncs = 0;            // under way through it, of other threads than its owner's
+    bool is_leaving = false;  // it is about to be closed
   };
   OpenLog& FindLog(const sqlite3_file* log) REQUIRES(logs_mutex_);
+  void AwaitSyncsThrough(const sqlite3_file* log) EXCLUDES(logs_mutex_);
   std::vector<OpenLog> logs_ GUARDED_BY(logs_mutex_);
-  CondVar log_unused_;  // syncs is 0 again
+  CondVar log_unused_;                               // syncs is 0 again
+  bool log_opened_ GUARDED_BY(logs_mutex_) = false;  // what was found there is counted
 
   std::atomic<int> write_holders_{0};
   std::atomic<int> checkpoint_holders_{0};
@@ -208,7 +214,6 @@ class Database final : private Coordinator::Log {
   FlushPolicy policy_ GUARDED_BY(mutex_);
   std::optional<FlushPolicy> uri_policy_ GUARDED_BY(mutex_);
   bool policy_by_pragma_ GUARDED_BY(mutex_) = false;
-  bool log_opened_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace groupcommit

@@ -54,7 +54,7 @@ void Fence::ReleaseReadLock() { ReleaseLock(read_holder_, read_index_, SQLITE_SH
 
 void Fence::Release() {
   ReleaseReadLock();
-  put_back_ = hole_is_closed_ = told_ = was_let_go_ = false;
+  put_back_ = hole_is_closed_ = log_is_whole_ = told_ = was_let_go_ = false;
   ReleaseLock(checkpoint_holder_, kCheckpointIndex);
   ReleaseLock(write_holder_, kWriteIndex);
 }
@@ -69,7 +69,7 @@ void Fence::ReleaseThrough(sqlite3_file* main) {
   if (write_holder_.load(std::memory_order_relaxed) == main) {
     ReleaseLock(write_holder_, kWriteIndex);
   }
-  put_back_ = hole_is_closed_ = told_ = false;  // from here on the log may change
+  put_back_ = hole_is_closed_ = log_is_whole_ = told_ = false;  // from here on the log may change
 }
 
 }  // namespace groupcommit

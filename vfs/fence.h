@@ -85,6 +85,11 @@ class Fence {
   bool hole_is_closed() const REQUIRES(mutex_) { return hole_is_closed_; }
   void SetHoleIsClosed() REQUIRES(mutex_) { hole_is_closed_ = true; }
 
+  // Set once the log is whole, and the failed commits are cut off it, while somebody may still read
+  // them.
+  bool log_is_whole() const REQUIRES(mutex_) { return log_is_whole_; }
+  void SetLogIsWhole() REQUIRES(mutex_) { log_is_whole_ = true; }
+
   // Set once all that this process has published is durable beneath another one that writes.
   // `failures` counts the failed syncs: after another one that is no longer so.
   bool IsClosedBeneath(uint64_t failures) const REQUIRES(mutex_) {
@@ -109,6 +114,7 @@ class Fence {
   bool put_back_ GUARDED_BY(mutex_) = false;
   bool beneath_is_durable_ GUARDED_BY(mutex_) = false;
   bool hole_is_closed_ GUARDED_BY(mutex_) = false;
+  bool log_is_whole_ GUARDED_BY(mutex_) = false;
   uint64_t closed_beneath_ GUARDED_BY(mutex_) = 0;
   bool told_ GUARDED_BY(mutex_) = false;
 };

@@ -159,6 +159,7 @@ void Connection::FlushAtClose() {
   RepairIfPossible();
   const int rc = coordinator.WaitSynced(last_commit_, this);
   if (rc == SQLITE_OK) return;
+  if (!IsWriting()) RollBackOrCloseHole();
   sqlite3_log(rc, "groupcommit: the last commits could not be made durable: %s",
               database_->path().c_str());
 }

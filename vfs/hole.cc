@@ -14,19 +14,23 @@ namespace groupcommit {
 // What failed is out of sight, if it ever was in sight. The log begins anew behind what stays.
 Connection::RollBack Connection::CloseHoleForGood() {
   const WalIndexHeader header = Header();
-  // Those readers would see the frames change that the next writer overwrites. Ours are refused
-  // every read by now, and let go of their snapshots.
-  if (SomebodyReadsBeyond(header.last_frame())) return RollBack::kNotYet;
-
-  database_->DrainSyncErrors();
-  int rc = CutLog(log_, header.last_frame(), header.generation());
-  // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
-  // lost. No sync is discarded from here on: it might lose the zeros of CutLog().
-  if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
-  // The chain of checksums need not hold where nothing is to be written again: SQLite may break it
-  // when a savepoint is rolled back (Wal.iReCksum in 3.40).
-  if (rc == SQLITE_CORRUPT && database_->fence().beneath_is_durable()) rc = SQLITE_OK;
-  return EndFailure(rc);
+  Fence& fence = database_->fence();
+  if (!fence.log_is_whole()) {
+    database_->DrainSyncErrors();
+    int rc = CutLog(log_, header.last_frame(), header.generation());
+    // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
+    // lost. No sync is discarded from here on: it might lose the zeros of CutLog().
+    if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
+    // The chain of checksums need not hold where nothing is to be written again: SQLite may break
+    // it when a savepoint is rolled back (Wal.iReCksum in 3.40).
+    if (rc == SQLITE_CORRUPT && fence.beneath_is_durable()) rc = SQLITE_OK;
+    if (rc != SQLITE_OK) return EndFailure(rc);
+    fence.SetLogIsWhole();
+  }
+  // Those readers would see the frames change that the next writer overwrites. (They do not look at
+  // frame headers, which are all that has been cut.) Ours are refused every read by now, and let go
+  // of their snapshots.
+  return SomebodyReadsBeyond(header.last_frame()) ? RollBack::kNotYet : EndFailure(SQLITE_OK);
 }
 
 // What the log holds is made durable, and nothing is taken back.

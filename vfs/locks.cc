@@ -96,10 +96,7 @@ int Connection::RefuseAfterFailure(unsigned locks, bool exclusive) {
     stale_cache_ = false;
     return SQLITE_OK;
   }
-  // It may have been a sync of the flusher's, so that nobody else closes the hole.
-  if (!Holds(kWriteLock) && TryRollBack() == RollBack::kNotYet && !Holds(kCheckpointLock)) {
-    CloseHoleBeneathStranger();
-  }
+  RollBackOrCloseHole();  // it may have been a sync of the flusher's: nobody else does
   if (database_->coordinator().failure() == 0) return SQLITE_OK;
   // Once the header has been put back, SQLite finds another one, and drops its cache.
   if (stale_cache_ && !exclusive && (locks & kReadLocks) != 0 && FailedIsInSight()) {
@@ -183,6 +180,7 @@ void Connection::OnLocked(unsigned locks, bool exclusive) {
     just_committed_ = false;
     NoteSnapshot();
   }
+  if (exclusive && (locks & kCheckpointLock) != 0) NoteAttempt();
   if (exclusive && locks == kCheckpointLock) CloseGate();
   if (!exclusive || (locks & kWriteLock) == 0) return;
   database_->writing().fetch_add(1, std::memory_order_relaxed);
@@ -324,7 +322,24 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   OpenGate();
   // A checkpoint whose sync failed: see Fail(). (Who recovers the log gives up the write lock after
   // this one, wal.c: walIndexRecover(). The fence would release it beneath SQLite.)
-  if (!Holds(kWriteLock) && database_->coordinator().failure() != 0) TryRollBack();
+  RollBackOrCloseHole();
+}
+
+// As a sole user, SQLite asks for no locks: this is where its transactions begin, and where they
+// end.
+void Connection::SetSoleUser(bool sole) {
+  if (sole_user_ == sole) return;
+  writes_.OnModeChanged();
+  if (sole) {
+    NoteHeaderAtLock();
+    NoteAttempt();
+  } else {
+    page1_.Forget();  // nothing has told what was read and rolled back
+    const WalIndexHeader header = Header();
+    const bool is_ours = header.change() != header_at_lock_.change();
+    if (wal_index_ != nullptr) database_->OnWriteUnlocking(header, is_ours);
+  }
+  sole_user_ = sole;
 }
 
 }  // namespace groupcommit

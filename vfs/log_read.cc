@@ -73,6 +73,7 @@ int Connection::WaitForReader(Lsn lsn) {
   database_->stats().reader_wait.Record(database_->clock().NowNanos() - start);
   if (rc == SQLITE_OK) return SQLITE_OK;
   DropSnapshot();
+  RollBackOrCloseHole();  // nobody else does for frames that were found in the log
   return AsIoError(rc);
 }
 

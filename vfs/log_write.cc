@@ -8,7 +8,10 @@ namespace groupcommit {
 int Connection::WriteLog(const void* data, int size, int64_t offset) {
   int rc = BeforeLogWrite(offset);
   if (rc == SQLITE_OK) rc = GatherOrWrite(data, size, offset);
-  if (rc != SQLITE_OK) return rc;
+  if (rc != SQLITE_OK) {
+    writes_.OnRollBack();
+    return rc;
+  }
   counted_ = 0;  // it was that of a commit which failed after its sync, or of a part of this one
   if (writes_.OnWrite(data, size, offset) == 1) page1_.OnWrite(data, size);
   return SQLITE_OK;

@@ -47,6 +47,11 @@ class LogWrites {
     has_commit_ = false;
     last_ = Last::kOther;
   }
+  // SQLite begins or ceases to ask for locks: nothing has told of commits in between.
+  void OnModeChanged() {
+    first_ = -1;
+    OnRollBack();
+  }
   // COMMIT is about to return.
   void OnEnd() {
     if (has_commit_) first_ = -1;

@@ -81,14 +81,15 @@ int MainFile::Lock(int level) {
   if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && connection_.has_log()) {
     (void)File::Unlock(SQLITE_LOCK_SHARED);
   }
-  // In WAL mode, the sign of a connection that is the last one and closes (wal.c:
-  // sqlite3WalClose()).
-  if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE) connection_.SetSoleUser(true);
-  return rc;
+  if (rc != SQLITE_OK || level != SQLITE_LOCK_EXCLUSIVE || inherited()) return rc;
+  connection_.SetSoleUser(true);
+  const int refused = connection_.RepairForSoleUser();
+  if (refused != SQLITE_OK) (void)Unlock(SQLITE_LOCK_SHARED);
+  return refused;
 }
 
 int MainFile::Unlock(int level) {
-  connection_.SetSoleUser(false);
+  if (!inherited()) connection_.SetSoleUser(false);
   return File::Unlock(level);
 }
 

@@ -12,15 +12,15 @@ int SetResult(char** args, const std::string& text, int rc) {
 }
 
 int PolicyPragma(Database* database, char** args) {
-  if (args[2] != nullptr) {
-    FlushPolicy policy;
-    std::string error;
-    if (!ParsePolicy(args[2], &policy, &error)) {
-      return SetResult(args, "groupcommit_policy: " + error, SQLITE_ERROR);
-    }
-    database->SetPolicy(policy);
+  FlushPolicy policy = database->policy();
+  std::string error;
+  if (args[2] != nullptr && !ParsePolicy(args[2], &policy, &error)) {
+    return SetResult(args, "groupcommit_policy: " + error, SQLITE_ERROR);
   }
-  return SetResult(args, FormatPolicy(database->policy()), SQLITE_OK);
+  const int rc = SetResult(args, FormatPolicy(policy), SQLITE_OK);
+  // Last: without memory for the result nothing has changed.
+  if (args[2] != nullptr && rc == SQLITE_OK) database->SetPolicy(policy);
+  return rc;
 }
 
 int StatsPragma(Database* database, char** args) {

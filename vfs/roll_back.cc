@@ -96,12 +96,13 @@ Connection::RollBack Connection::RollBackUnderFence() {
   }
   if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
   if (!TakeFence()) {
-    const Lsn tail = coordinator.durable();
-    const bool is_known = wal_index_ != nullptr && !database_->IsReopened();
+    if (wal_index_ == nullptr || database_->IsReopened()) return RollBack::kNotYet;
+    Lsn last_to_stay;
+    const LogCommit oldest = OldestToUndo(&last_to_stay);
     // Where nothing is to be taken back, a checkpoint of another process may go on: but not copy
     // what is lost.
-    if (is_known && IsStrangersCheckpoint() && !OldestToUndo().can_undo) return CloseHoleForGood();
-    if (is_known && !database_->IsOurs(tail, Header())) CloseHoleOfFence();
+    if (IsStrangersCheckpoint() && !oldest.can_undo) return CloseHoleForGood();
+    if (!database_->IsOurs(last_to_stay, Header())) CloseHoleOfFence();
     return RollBack::kNotYet;
   }
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
@@ -111,6 +112,9 @@ Connection::RollBack Connection::RollBackUnderFence() {
   // A failure from before the database was last closed: there is nothing of ours to take back.
   if (database_->IsReopened()) return RewriteWholeLog(0);
   if (wal_index_ == nullptr) return RollBack::kNotSafe;
+  // A process has died over the header: what it has published, if anything, is not known. Whoever
+  // comes next recovers the log, and what there is to be found has to be durable.
+  if (!Header().IsWhole()) return RewriteWholeLog(0);
   if (!database_->fence().put_back() && !PutBackHeader()) {
     CloseHoleOfFence();
     return RollBack::kNotSafe;
@@ -145,7 +149,7 @@ bool Connection::PutBackHeader() {
   const WalIndexHeader published = database_->published();
   const bool is_back = published == WalIndexHeader(oldest.before).WithChange(published.change());
   if (oldest.can_undo && !is_back) {
-    if (const char* reason = WhyNotPutBack(oldest, now)) {
+    if (const char* reason = WhyNotPutBack(oldest, last_to_stay, now)) {
       SayWhyNever(reason);
       return false;
     }
@@ -162,11 +166,11 @@ bool Connection::PutBackHeader() {
   return true;
 }
 
-// Could it hurt somebody if `now` went back to what was there before `oldest`? Null: no.
-const char* Connection::WhyNotPutBack(const LogCommit& oldest, const WalIndexHeader& now) {
-  if (!database_->IsOurs(database_->coordinator().durable(), now)) {
-    return "another process has committed on top";
-  }
+// Could it hurt somebody if `now` went back to what was there before `oldest`, on top of
+// `last_to_stay`? Null: no.
+const char* Connection::WhyNotPutBack(const LogCommit& oldest, Lsn last_to_stay,
+                                      const WalIndexHeader& now) {
+  if (!database_->IsOurs(last_to_stay, now)) return "another process has committed on top";
   // The salts of the commit itself: the header before the first commit of a log may have others
   // (wal.c: sqlite3WalFrames() draws new ones if Wal.nCkpt is 0).
   if (oldest.generation != now.generation()) return "the log was restarted";
@@ -214,13 +218,35 @@ void Connection::DropSnapshotUnderFence() {
   dropped_ |= held;
 }
 
+// Who comes upon a failure takes back what failed, or keeps another process from building on the
+// hole. Not under the write lock, at the end of which it is done.
+void Connection::RollBackOrCloseHole() {
+  if (database_->coordinator().failure() == 0 || Holds(kWriteLock)) return;
+  if (TryRollBack() == RollBack::kNotYet && !Holds(kCheckpointLock)) CloseHoleBeneathStranger();
+}
+
+// SQLite has got the file lock SQLITE_LOCK_EXCLUSIVE. From here on it asks for none of the locks at
+// which others repair the log, nor, with synchronous=OFF, for a sync: it copies all of the log and
+// deletes it (wal.c: sqlite3WalClose()), or writes in exclusive locking mode, perhaps upon a
+// snapshot from before (pager.c: sqlite3PagerBegin()).
+int Connection::RepairForSoleUser() {
+  if (log_ == nullptr) return SQLITE_OK;
+  if (database_->coordinator().failure() != 0) (void)RepairAtClose();
+  return database_->coordinator().failure() != 0 ? kCommitFailed : BeforeRead();
+}
+
+// A checkpoint of ours has copied nothing.
+void Connection::ForgetAttempt() {
+  if (wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_, attempted_before_);
+}
+
 // A connection closes. If the failed commits could not be taken back, they are made durable:
 // whoever writes next would find them in the log, and build on the hole. True if the log is whole,
 // and a checkpoint that has begun may go on.
 bool Connection::RepairAtClose() {
   // The checkpoint of the last connection has announced what it would copy, and the sync before
   // that fails (wal.c: sqlite3WalClose(), walCheckpoint()).
-  if (sole_user_ && wal_index_ != nullptr) CheckpointInfo::ForgetAttempt(wal_index_);
+  if (sole_user_) ForgetAttempt();
   // It must not if it has read the header from before a roll-back. (Without the shared memory there
   // was nothing to take back.)
   if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
@@ -240,28 +266,29 @@ bool Connection::IsStrangersCheckpoint() {
          database_->checkpoint_holders().load(std::memory_order_acquire) == 0;
 }
 
-// While that is under way nothing can be taken back, and who closes would have to leave in sight
-// what failed. Most are over soon.
-void Connection::AwaitStrangersCheckpoint() {
-  const auto is_under_way = [this] {
-    if (TryRollBack() != RollBack::kNotYet) return false;
-    MutexLock lock(database_->fence().mutex());
-    return IsStrangersCheckpoint();
-  };
+// While another process has one of the locks nothing can be taken back, and who closes would leave
+// in sight what failed, or let go of the read lock that keeps that out of the database file. Most
+// checkpoints and transactions are over soon. False if this one was not, or it has committed on
+// top.
+bool Connection::AwaitStrangers() {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (is_under_way() && std::chrono::steady_clock::now() < deadline) {
+  while (true) {
+    const RollBack outcome = TryRollBack();
+    if (outcome == RollBack::kDone || !IsFenceForStrangers()) return true;
+    if (outcome == RollBack::kNotSafe || std::chrono::steady_clock::now() >= deadline) return false;
+    CloseHoleBeneathStranger();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
 
-// The fence has to be let go that is held through the file.
+// The connection is about to close its log: the locks of the fence have to be let go that are held
+// through its file. What failed is left to the others of ours, if there are any.
 void Connection::LeaveFence() {
-  if (!database_->fence().IsHeldThrough(main_)) return;
-  AwaitStrangersCheckpoint();
-  if (log_ != nullptr && (database_->IsLastConnection() ||
-                          (TryRollBack() != RollBack::kDone && IsFenceForStrangers()))) {
-    RepairAtClose();
-  }
+  const bool is_last = log_ != nullptr && database_->LeaveLog(log_);
+  const bool has_failed = database_->coordinator().failure() != 0;
+  if (!database_->fence().IsHeldThrough(main_) && !(is_last && has_failed)) return;
+  const bool is_in_vain = !AwaitStrangers();
+  if (log_ != nullptr && (is_last || is_in_vain)) RepairAtClose();
   MutexLock lock(database_->fence().mutex());
   const uint64_t failures = database_->coordinator().failures();
   if (LeavesHole() && CloseHole(database_->published().last_frame())) {
@@ -279,9 +306,11 @@ bool Connection::LeavesHole() {
     return false;
   }
   const LogCommit oldest = OldestToUndo();
+  const uint64_t generation =
+      oldest.can_undo ? oldest.generation : database_->committed().generation();
   const bool is_kept_out = database_->fence().HasWriteLock() ||
-                           database_->write_holders().load(std::memory_order_acquire) != 0;
-  return is_kept_out && oldest.can_undo && oldest.generation == Header().generation();
+                           database_->writing().load(std::memory_order_acquire) != 0;
+  return is_kept_out && generation == Header().generation();
 }
 
 // Are the failed commits still in sight because of another process? It would build on them before

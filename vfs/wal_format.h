@@ -103,6 +103,8 @@ class WalIndexHeader {
   bool ShowsTheSameAs(const WalIndexHeader& other) const {
     return *this == other || *this == other.WithChange(change());
   }
+  // False if a process has died while it wrote it (wal.c: walIndexWriteHdr()).
+  bool IsWhole() const { return *this == WithChange(change()); }
   // In bytes; 0 before the first commit of a new log.
   int page_size() const {
     uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1
@@ -147,10 +149,13 @@ struct CheckpointInfo {
     return info;
   }
 
-  // A checkpoint has announced what it is going to copy, and copies nothing. REQUIRES: the
-  // checkpoint lock.
-  static void ForgetAttempt(volatile void* wal_index) {
-    StoreShared(wal_index, kBackfillAttempted, LoadShared(wal_index, kBackfill));
+  // A checkpoint has announced what it is going to copy, and copies nothing. `before` is what an
+  // earlier one had announced, perhaps of another process, which may have copied half of it.
+  // REQUIRES: the checkpoint lock.
+  static void ForgetAttempt(volatile void* wal_index, uint32_t before) {
+    const CheckpointInfo info = Load(wal_index);
+    StoreShared(wal_index, kBackfillAttempted,
+                std::max(info.copied, std::min(info.attempted, before)));
   }
 
   // Makes readers go by the log alone, and the next checkpoint begin at its first frame. No

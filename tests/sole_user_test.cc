@@ -1,0 +1,95 @@
+// A sync has failed, and then SQLite has the database to itself: it asks for no locks any more, and
+// perhaps for no sync.
+#include <sqlite3.h>
+
+#include <future>
+#include <string>
+
+#include "support/stranger_fixture.h"
+
+namespace groupcommit::testing {
+namespace {
+
+class SoleUserTest : public StrangerFixture {
+ protected:
+  void SetUp() override { Start(false); }
+};
+
+// The commit could not be taken back while a checkpoint of another process was under way. The last
+// one to close would copy all of the log, and delete it.
+TEST_F(SoleUserTest, WhatFailedIsNotCopiedByTheLastOneToCloseWhichDoesNotSync) {
+  b_.Close();
+  observer_.Close();
+  std::future<int> checkpoint = StartItsCheckpoint();
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(Stats(a_).fenced, 1);
+  a_.ExecOk("PRAGMA synchronous=OFF");
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  stranger_.Close();
+  a_.Close();
+  stranger_ = OpenStranger();
+  EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+  EXPECT_EQ(stranger_.Text("PRAGMA integrity_check"), "ok");
+}
+
+// Nor while the disk is broken. The log stays then, for the next one to open the database.
+TEST_F(SoleUserTest, ALogWithAHoleIsKept) {
+  b_.Close();
+  observer_.Close();
+  stranger_.Close();
+  storage_.FailSyncs(FileKind::kWal, 1, 1'000);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  a_.ExecOk("PRAGMA synchronous=OFF");
+  a_.Close();
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  a_ = OpenWal();
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+  EXPECT_EQ(Stats(a_).fenced, 0);
+  EXPECT_EQ(a_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+}
+
+// Half of what failed may be in the database file: a checkpoint of another process has failed in
+// the middle, once those who kept it out were gone. So the rest has to follow.
+TEST_F(SoleUserTest, WhatWasHalfCopiedIsNotTakenBack) {
+  FillBig();
+  std::future<int> commit = ExecUntilSync(a_, InsertIntoBig(2'001));
+  b_.ExecOk("BEGIN IMMEDIATE");
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  a_.Close();
+  storage_.FailSyncs(FileKind::kMainDb, 1, 2);
+  for (int i = 0; i < 2; i++) {
+    EXPECT_EQ(stranger_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
+  }
+  b_.Exec("ROLLBACK");
+  EXPECT_EQ(Stats(observer_).fenced, 1);
+  stranger_.Close();
+  observer_.Close();
+  b_.Close();
+  stranger_ = OpenStranger();
+  EXPECT_EQ(stranger_.Text("PRAGMA integrity_check"), "ok");
+}
+
+// It has read what failed, and would write on top of that.
+TEST_F(SoleUserTest, WhoBeginsToWriteAloneUponASnapshotOfWhatFailed) {
+  a_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");
+  observer_.Close();
+  b_.ExecOk("PRAGMA locking_mode=EXCLUSIVE");
+  std::future<int> checkpoint = StartItsCheckpoint();
+  FailNextSync([this] { b_.ExecOk("BEGIN; SELECT x FROM u"); });
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  storage_.OpenGate();
+  EXPECT_EQ(checkpoint.get(), SQLITE_OK);
+  stranger_.Close();
+  a_.Close();
+  EXPECT_NE(b_.Exec("INSERT INTO t VALUES('on top')"), SQLITE_OK);
+  b_.Exec("ROLLBACK");
+  EXPECT_EQ(b_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+  EXPECT_EQ(b_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+  EXPECT_EQ(b_.Text("PRAGMA integrity_check"), "ok");
+}
+
+}  // namespace
+}  // namespace groupcommit::testing
