@@ -228,6 +228,17 @@ TEST_F(FlushTest, AWaitWithALimitEndsThoughTheSyncDoesNot) {
   EXPECT_EQ(RowsAfterPowerCut(), 2);
 }
 
+// A window is for as many commits as others have appended, and those have their own.
+TEST_F(FlushTest, NobodyWaitsForCompany) {
+  Db db = OpenNormal();
+  db.ExecOk("PRAGMA groupcommit_policy='group(max_wait_us=1000,max_batch=64)'");
+  Insert(db);
+  EXPECT_EQ(Wait(db, CommitLsn(db), -1), SQLITE_OK);
+  Insert(db);
+  EXPECT_EQ(groupcommit_flush(db.get(), "main"), SQLITE_OK);
+  EXPECT_EQ(Stats(db).windows_filled + Stats(db).windows_expired, 0);
+}
+
 // Nor by what is done about a failure, for which somebody else's lock is in the way.
 TEST_F(FlushTest, AWaitWithALimitEndsAsTheSyncFails) {
   Db db = OpenNormal();

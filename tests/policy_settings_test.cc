@@ -197,6 +197,26 @@ TEST_F(PolicySettingsTest, IntervalByUriDoesNotComeToThoseThatAreOpen) {
   EXPECT_EQ(PolicyOf(second), "interval(max_delay_us=5)");
 }
 
+// Nor by the VFS through which somebody else has it open already.
+TEST_F(PolicySettingsTest, IntervalOfAnotherVfsDoesNotComeToThoseThatWait) {
+  const groupcommit_policy interval = {GROUPCOMMIT_INTERVAL, 0, 0, 5'000};
+  ASSERT_EQ(groupcommit_register("lazy", "store", 0, &interval), SQLITE_OK);
+  {
+    Db lazy(path(), "lazy");
+    lazy.ExecOk("PRAGMA journal_mode=WAL");
+    LogCapture::Take();
+    Db safe;
+    EXPECT_EQ(safe.Open(path(), "gc"), SQLITE_MISUSE);
+    const LogEntry log = LogCapture::Take();
+    EXPECT_NE(log.message.find("policy auto of this VFS would not hold"), std::string::npos)
+        << log.message;
+    lazy.ExecOk("PRAGMA groupcommit_policy='interval(max_delay_us=5000)'");  // which comes first
+    Db told(path(), "gc");
+    EXPECT_EQ(PolicyOf(told), "interval(max_delay_us=5000)");
+  }
+  EXPECT_EQ(groupcommit_unregister("lazy"), SQLITE_OK);
+}
+
 // The database is remembered, and what was said of its policy is not.
 TEST_F(PolicySettingsTest, OfADatabaseThatWasClosedWithAHole) {
   Db db = OpenWalUri(Uri("flush_policy=on_each_flush"));

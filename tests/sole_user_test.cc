@@ -91,5 +91,24 @@ TEST_F(SoleUserTest, WhoBeginsToWriteAloneUponASnapshotOfWhatFailed) {
   EXPECT_EQ(b_.Text("PRAGMA integrity_check"), "ok");
 }
 
+// SQLite asks for the file lock once more, which it has, and goes on with it whatever comes of
+// that.
+TEST_F(SoleUserTest, TheFileLockOfExclusiveLockingModeIsKept) {
+  b_.Close();
+  observer_.Close();
+  stranger_.Close();
+  a_.ExecOk("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('x')");
+  storage_.FailSyncs(FileKind::kWal, 1, 1'000);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_NE(a_.Exec("PRAGMA journal_mode=DELETE"), SQLITE_OK);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  Db other(path(), "store");
+  other.SetBusyTimeout(0);
+  EXPECT_EQ(other.Exec("SELECT * FROM t"), SQLITE_BUSY);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+  EXPECT_EQ(a_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+  EXPECT_EQ(a_.Text("PRAGMA integrity_check"), "ok");
+}
+
 }  // namespace
 }  // namespace groupcommit::testing

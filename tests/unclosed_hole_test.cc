@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "support/queue_of.h"
 #include "support/stranger_fixture.h"
 
 namespace groupcommit::testing {
@@ -138,6 +139,94 @@ TEST_P(UnclosedHoleTest, TheLogWithTheHoleIsGone) {
   EXPECT_EQ(stranger_.Exec("BEGIN IMMEDIATE"), SQLITE_OK);
   stranger_.ExecOk("ROLLBACK");
   storage_.ForgetClosedFiles();
+}
+
+// ---- There is no wal-index ----
+
+class NoWalIndexTest : public UnclosedHoleTest {
+ protected:
+  // As after a crash: a log, all of which was acknowledged, and nobody who has recovered it.
+  void Crash() {
+    a_.ExecOk("INSERT INTO t VALUES('acknowledged')");
+    for (Db* db : {&a_, &b_, &observer_, &stranger_}) {
+      sqlite3_db_config(db->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+      db->Close();
+    }
+    std::filesystem::remove(path() + "-shm");  // with it there would be three bytes (os_unix.c)
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, NoWalIndexTest, ::testing::Values(false, true), [](const auto& test) {
+  return std::string(test.param ? "EachTold" : "OneTold");
+});
+
+// It is there, and empty: that says nothing of the log.
+TEST_P(NoWalIndexTest, AFlushFailsAfterARecovery) {
+  Crash();
+  Db db(path(), "gc");
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kRead && call.kind == FileKind::kWal ? SQLITE_IOERR_READ : SQLITE_OK;
+  });
+  EXPECT_EQ(db.Exec("SELECT * FROM t"), SQLITE_IOERR_READ);
+  storage_.SetFaultHook(nullptr);
+  FailSyncOnce();
+  EXPECT_EQ(db.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(AfterPowerCut("acknowledged"), 1);
+  EXPECT_EQ(db.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), 1);
+  EXPECT_EQ(Stats(db).fenced, 0);
+}
+
+// Nor is somebody who has not read the database in a position to make it.
+TEST_P(NoWalIndexTest, AFlushFailsBeforeAnybodyHasReadTheDatabase) {
+  for (const bool closes : {false, true}) {
+    Crash();
+    Db db(path(), "gc");
+    FailSyncOnce();
+    EXPECT_EQ(db.Exec("PRAGMA groupcommit_flush"), SQLITE_IOERR_FSYNC);
+    if (closes) db = Db(path(), "gc");
+    EXPECT_EQ(db.Exec("SELECT * FROM t"), SQLITE_OK);
+    EXPECT_EQ(db.Exec("PRAGMA synchronous=FULL; INSERT INTO t VALUES('after')"), SQLITE_OK);
+    EXPECT_EQ(Stats(db).fenced, 0);
+    a_ = OpenWal();
+    b_ = OpenWal();
+    observer_ = OpenWal();
+    stranger_ = OpenStranger();
+  }
+}
+
+// What had been taken out of sight before all of ours were closed stays there: another process has
+// kept the wal-index.
+TEST_P(UnclosedHoleTest, WhatWasTakenBackIsNotBroughtBackByTheNextToOpen) {
+  std::atomic<bool> is_broken{false};
+  storage_.SetFaultHook([&](const Call& call) {
+    if (call.kind != FileKind::kWal) return SQLITE_OK;
+    if (call.op == Op::kSync) is_broken = true;
+    const bool fails = is_broken && (call.op == Op::kSync || call.op == Op::kWrite);
+    return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
+  });
+  storage_.SetFailedSyncEnd(SyncEnd::kPending);
+  EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+  CloseOurs();
+  storage_.SetFaultHook(nullptr);
+  a_ = OpenWal();
+  EXPECT_EQ(a_.Exec("BEGIN IMMEDIATE; ROLLBACK"), SQLITE_OK);
+  EXPECT_EQ(Stats(a_).fenced, 0);
+  EXPECT_EQ(AfterPowerCut("failed"), 0);
+  EXPECT_EQ(a_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
+}
+
+// A checkpoint that waits for the writers under way has the lock that is needed.
+TEST_P(UnclosedHoleTest, WhoFailsIsNoWriterUnderWay) {
+  std::future<int> commit;
+  FailNextSync([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
+  commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
+  while (Stats(observer_).fenced == 0) std::this_thread::yield();
+  while (GateOf(observer_).writers() != 0 && !IsReady(commit)) std::this_thread::yield();
+  EXPECT_FALSE(IsReady(commit));
+  stranger_.ExecOk("ROLLBACK");
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(GateOf(observer_).leaving(), 0);
 }
 
 // ---- What lies beneath ----

@@ -347,8 +347,8 @@ TEST_F(WriteLockTest, TheLockIsNotKeptThroughAWindow) {
     ExpectToWait(window, observer, 1);
     if (std::string(sql).ends_with("COMMIT")) second.ExecOk("BEGIN IMMEDIATE");
     std::future<int> under_lock = ExecAsync(second, sql);
-    while (storage_.HeldSyncs() == 0 && Stats(observer).waiting < 2) std::this_thread::yield();
-    EXPECT_EQ(Stats(observer).waiting, 1) << "it waits for company, too";
+    EXPECT_TRUE(storage_.WaitForHeldSyncs(1));
+    EXPECT_EQ(Stats(observer).windows_expired, 0) << "it has waited for company, too";
     storage_.OpenGate();
     observer.ExecOk("PRAGMA groupcommit_policy=auto");
     EXPECT_EQ(window.get(), SQLITE_OK);

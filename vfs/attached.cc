@@ -28,6 +28,15 @@ bool Connection::HasAttached() const {
   return db == nullptr || sqlite3_db_name(db, kFirstAttached) != nullptr;
 }
 
+void Connection::OnPragmaOfAll() {
+  OnPragma();
+  sqlite3* const db = Db();
+  if (db == nullptr || !HasAttached()) return;
+  for (int i = 0; const char* schema = sqlite3_db_name(db, i); i++) {
+    (void)sqlite3_file_control(db, schema, kFcntlOnPragma, nullptr);
+  }
+}
+
 // The page of a commit frame is about to be written; or, of a database with a rollback journal, all
 // has been written but its file is not synced yet (pager.c: sqlite3PagerSync()). Without a sync
 // (synchronous=NORMAL) SQLite publishes the commit next, and then those of the other databases,

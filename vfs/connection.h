@@ -33,8 +33,9 @@ namespace groupcommit {
 
 class LogHandle;
 
-// A file control of our own: WaitForBeneath().
+// File controls of our own: WaitForBeneath().
 inline constexpr int kFcntlWaitForBeneath = 0x47430007;
+inline constexpr int kFcntlOnPragma = 0x47430008;  // OnPragma(), no argument
 
 class Connection final : private Coordinator::Log {
  public:
@@ -51,7 +52,9 @@ class Connection final : private Coordinator::Log {
     // A connection that joins a shared cache tells the same once more, while other threads read it.
     if (db_ != db) db_ = db;
   }
+  // A PRAGMA may be of all databases that are attached (wal_checkpoint), and is told to one.
   void OnPragma() { just_committed_ = false; }
+  void OnPragmaOfAll();
   void SetBusyHandler(int (*handler)(void*), void* argument) {
     busy_handler_ = handler;
     busy_argument_ = argument;
@@ -63,6 +66,9 @@ class Connection final : private Coordinator::Log {
   void SetWalIndex(volatile void* wal_index, bool mapped);
   void SetLog(sqlite3_file* log, bool read_only);
   bool has_log() const { return log_ != nullptr; }
+  bool is_sole_user() const { return sole_user_; }
+  // It does not ask for the write lock any more.
+  void LeaveQueue() { database_->write_queue()->Disfavor(writer_); }
 
   // xShmLock(): the base VFS's, with what there is to do before and after. May refuse a lock.
   int ShmLock(int offset, int n, int flags);
@@ -244,6 +250,7 @@ class Connection final : private Coordinator::Log {
   bool KeepReadLock(unsigned lock);
   RollBack TryRollBack();
   RollBack RollBackUnderFence() REQUIRES(database_->fence().mutex());
+  bool HasNoWalIndex() REQUIRES(database_->fence().mutex());
   LogCommit OldestToUndo(Lsn* beneath = nullptr);  // `beneath`: the commit before it
   bool PutBackHeader() REQUIRES(database_->fence().mutex());
   const char* WhyNotPutBack(const LogCommit& oldest, Lsn last_to_stay, const WalIndexHeader& now)

@@ -51,12 +51,12 @@ Lsn Coordinator::Append(uint64_t failures_before) {
   return lsn;
 }
 
-int Coordinator::WaitDurable(Lsn target, Log* log) {
-  return IsDurable(target) ? 0 : WaitInLine({.durable = target}, log);
+int Coordinator::WaitDurable(Lsn target, Log* log, bool at_once) {
+  return IsDurable(target) ? 0 : WaitInLine({.durable = target, .at_once = at_once}, log);
 }
 
 int Coordinator::WaitSynced(Lsn target, Log* log) {
-  return synced() >= target ? 0 : WaitInLine({.synced = target}, log);
+  return synced() >= target ? 0 : WaitInLine({.synced = target, .at_once = true}, log);
 }
 
 std::optional<int> Coordinator::WaitSyncedUntil(Lsn target, uint64_t failures_before,
@@ -86,7 +86,7 @@ int Coordinator::LeadOrFollow(const Goal& goal, Log* log) NO_THREAD_SAFETY_ANALY
     return error;
   }
   const bool under_way = IsUnderWay(goal);
-  if (!under_way && (keeper_ != nullptr || MayLead()) && CompanyIsHere()) {
+  if (!under_way && (keeper_ != nullptr || MayLead()) && (goal.at_once || CompanyIsHere())) {
     if (keeper_ != nullptr) TakeOver();
     return Lead(goal, log);
   }
@@ -174,7 +174,7 @@ Coordinator::Waiter* Coordinator::AppointSuccessor() {
   Waiter* successor = oldest_;
   while (successor != nullptr && IsUnderWay(successor->goal)) successor = successor->next;
   if (successor == nullptr) return nullptr;
-  if (CompanyIsHere()) {
+  if (successor->goal.at_once || CompanyIsHere()) {
     appointed_ = true;
     Dequeue(successor);
     successor->Set(Waiter::kLeading);

@@ -94,7 +94,8 @@ class Coordinator {
   // Returns 0 once `target` is durable, or the error code of the failed sync that took it away.
   // Takes no lock and makes no system call when it is durable already. Ends, because a sync does.
   // May call log->Sync() in this thread. Any thread. REQUIRES: target <= appended().
-  int WaitDurable(Lsn target, Log* log) EXCLUDES(mutex_);
+  // `at_once`: a sync for it does not wait for company. So do those whom others wait for meanwhile.
+  int WaitDurable(Lsn target, Log* log, bool at_once = false) EXCLUDES(mutex_);
 
   // Counts a commit of any kind, whether anybody is going to wait for it or not; or a point in time
   // that is to lie after all such commits. Returns its number, which is another one than
@@ -106,7 +107,8 @@ class Coordinator {
 
   // Returns 0 once synced() has reached `target`, or the error of a failed sync if there has been
   // one meanwhile and the log has not been made safe yet (failure()): then nothing is known of the
-  // commit. Shares its sync as WaitDurable() does. Any thread. REQUIRES: target <= written().
+  // commit. Shares its sync as WaitDurable() does, but waits for no company: what that is counted
+  // by is appended commits. Any thread. REQUIRES: target <= written().
   int WaitSynced(Lsn target, Log* log) EXCLUDES(mutex_);
 
   // The same, but leaves the syncing to others, and waits until `deadline_nanos` of the clock at
@@ -180,6 +182,7 @@ class Coordinator {
   struct Goal {
     Lsn durable = 0;
     Lsn synced = 0;
+    bool at_once = false;
   };
   // One thread in WaitDurable(). Waiters belong to the coordinator and are reused, never freed
   // before it: the thread that wakes one may touch it after the woken thread has gone on.

@@ -84,6 +84,13 @@ int Database::AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>
              FormatPolicy(policy_) + ": only the first URI, or the pragma, may set it";
     return SQLITE_MISUSE;
   }
+  const bool is_by_another_vfs = !files_.empty() && !uri_policy_ && !policy_by_pragma_;
+  if (!from_uri && is_by_another_vfs && fallback.waits() && !policy_.waits()) {
+    *error = "policy " + FormatPolicy(fallback) +
+             " of this VFS would not hold, as the database is open through another VFS of policy " +
+             FormatPolicy(policy_);
+    return SQLITE_MISUSE;
+  }
   coordinator_.Reserve(files_.size() + 2);  // this one, and the flusher
   files_.push_back(file);
   if (from_uri && !uri_policy_) {
@@ -149,6 +156,8 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
   }
   MutexLock no_stop(flusher_mutex_);
   MutexLock lock(logs_mutex_);
+  // A flush through a log that nobody had open has failed: nothing of ours is to be taken back.
+  if (logs_.empty() && coordinator_.failure() != 0) SetReopened();
   logs_.push_back({log});
   if (logs_.size() > 1) frames_.Reserve();  // for the others to read
   if (std::exchange(log_opened_, true) || size <= kWalHeaderSize) return;
@@ -169,20 +178,22 @@ bool Database::LeaveLog(const sqlite3_file* log) {
 void Database::RemoveLog(sqlite3_file* log) {
   (void)LeaveLog(log);
   // Who opens the log next does not wait for this, but for a flusher that is stopped.
-  AwaitSyncsThrough(log);
+  {
+    MutexLock logs_lock(logs_mutex_);
+    AwaitSyncsThrough(log);
+  }
   MutexLock lock(flusher_mutex_);
   if (LogCount() == 1) flusher_.Stop();  // it needs logs_mutex_ to come to an end
-  AwaitSyncsThrough(log);
   MutexLock logs_lock(logs_mutex_);
+  AwaitSyncsThrough(log);  // others may have begun, if no other log is open
   std::erase_if(logs_, [log](const OpenLog& open) { return open.file == log; });
   if (!logs_.empty()) return;
   log_opened_ = false;
-  if (coordinator_.failure() != 0) reopened_.store(true, std::memory_order_relaxed);
+  if (coordinator_.failure() != 0) SetReopened();
   frames_.Forget();
 }
 
 void Database::AwaitSyncsThrough(const sqlite3_file* log) {
-  MutexLock lock(logs_mutex_);
   while (FindLog(log).syncs > 0) log_unused_.Wait(logs_mutex_);
 }
 

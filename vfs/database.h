@@ -149,6 +149,7 @@ class Database final : private Coordinator::Log {
 
  private:
   Database(sqlite3_vfs* base, const char* path);
+  void SetReopened() { reopened_.store(true, std::memory_order_relaxed); }
   int Sync(Lsn from, Lsn through) override;  // the flusher's
   size_t LogCount() EXCLUDES(logs_mutex_);
   int AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>& from_uri,
@@ -187,7 +188,7 @@ class Database final : private Coordinator::Log {
     bool is_leaving = false;  // it is about to be closed
   };
   OpenLog& FindLog(const sqlite3_file* log) REQUIRES(logs_mutex_);
-  void AwaitSyncsThrough(const sqlite3_file* log) EXCLUDES(logs_mutex_);
+  void AwaitSyncsThrough(const sqlite3_file* log) REQUIRES(logs_mutex_);
   std::vector<OpenLog> logs_ GUARDED_BY(logs_mutex_);
   CondVar log_unused_;                               // syncs is 0 again
   bool log_opened_ GUARDED_BY(logs_mutex_) = false;  // what was found there is counted

@@ -95,9 +95,7 @@ int Connection::WaitSynced(Lsn target, int timeout_ms) {
     if (database_->flusher().is_running()) return AwaitFlusher(target, timeout_ms);
   }
   if (log_ == nullptr) return SyncWithoutLog(target);
-  // Under the write lock nobody else comes, and others wait for that.
-  rc = Holds(kWriteLock) ? coordinator.SyncNow(this, coordinator.failures())
-                         : coordinator.WaitSynced(target, this);
+  rc = coordinator.WaitSynced(target, this);
   return rc == SQLITE_OK ? rc : FailFlush(rc, kPatience);
 }
 

@@ -146,8 +146,9 @@ extern "C" {
 **       serves several syncs in the time of one, and has no volatile cache, up to
 **       four are under way at a time.
 **   GROUPCOMMIT_INTERVAL  COMMIT returns at once, and a thread of the library
-**       makes the commits durable, each within max_delay_us of its COMMIT and
-**       the time that a sync takes.  A POWER CUT TAKES THE COMMITS OF THAT TIME,
+**       makes the commits durable, each within max_delay_us of its COMMIT (or the
+**       rest of a sync that is under way then, if that takes longer) and the time
+**       that a sync takes.  A POWER CUT TAKES THE COMMITS OF THAT TIME,
 **       as with synchronous=NORMAL, but of no longer time; a crash of the
 **       process takes none.  Rows are readable before they are durable.
 **       groupcommit_flush() waits for what is outstanding, and closing a
@@ -185,7 +186,10 @@ typedef struct groupcommit_policy {
 **                 policy and its statistics: this one only passes calls on.
 **   makeDefault   Non-zero: becomes the default VFS.
 **   pPolicy       Policy of databases opened through it for which neither URI
-**                 nor pragma says otherwise; copied.  NULL means auto.
+**                 nor pragma says otherwise; copied.  NULL means auto.  A database
+**                 has one policy: where it is open through several such VFSes, that
+**                 of the first; but if that is interval, and the second's is not,
+**                 the second open fails with SQLITE_MISUSE.
 **
 ** Returns SQLITE_OK;
 ** SQLITE_MISUSE  zName is empty or too long, or *pPolicy is out of range;
@@ -393,6 +397,10 @@ int groupcommit_durable_lsn(sqlite3* db, const char* zSchema, sqlite3_int64* pLs
 ** time.  With SQLITE_NOTFOUND, likewise, except over SQLite's own unix VFS, on
 ** Linux 5.0 or newer, on ext4 with a journal or XFS, where the kernel says that
 ** the disk has no volatile cache (queue/write_cache in sysfs is "write through").
+**
+** Whatever it says, a handle of a log may be synced by another thread than that of
+** its connection, while that writes or reads through it.  Of a handle of a database
+** file, others may call xFileControl() (SQLITE_FCNTL_HAS_MOVED) and xShmLock().
 */
 #define GROUPCOMMIT_FCNTL_EACH_HANDLE_IS_TOLD 0x47430005
 

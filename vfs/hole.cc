@@ -14,6 +14,9 @@ namespace groupcommit {
 // What failed is out of sight, if it ever was in sight. The log begins anew behind what stays.
 Connection::RollBack Connection::CloseHoleForGood() {
   const WalIndexHeader header = Header();
+  // There is none, or what has been published, if anything, is not known: a process has died over
+  // it. Whoever comes next recovers the log, and what there is to be found has to be durable.
+  if (!header.IsWhole()) return RewriteWholeLog(0);
   Fence& fence = database_->fence();
   if (!fence.log_is_whole()) {
     database_->DrainSyncErrors();

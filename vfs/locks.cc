@@ -283,8 +283,8 @@ void Connection::OnPublished(const WalIndexHeader& header) {
   // A writer that has the lock before its snapshot does not wait when it loads the schema (btree.c:
   // sqlite3BtreeBeginTrans(), SQLITE_ENABLE_SETLK_TIMEOUT).
   if (commit_ != 0 && page1_.schema_may_change()) {
-    // At once: no company comes while we have the write lock. WaitForCommit() tells of an error.
-    (void)coordinator.SyncNow(this, failures_at_lock_);
+    // No company comes while we have the write lock. WaitForCommit() tells of an error.
+    (void)coordinator.WaitDurable(commit_, this, /*at_once=*/true);
   }
 }
 
@@ -336,8 +336,8 @@ void Connection::SetSoleUser(bool sole) {
   } else {
     page1_.Forget();  // nothing has told what was read and rolled back
     const WalIndexHeader header = Header();
-    const bool is_ours = header.change() != header_at_lock_.change();
-    if (wal_index_ != nullptr) database_->OnWriteUnlocking(header, is_ours);
+    const bool is_commit = header.change() != header_at_lock_.change();
+    if (wal_index_ != nullptr && is_commit) database_->OnWriteUnlocking(header, true);
   }
   sole_user_ = sole;
 }

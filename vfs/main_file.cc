@@ -58,7 +58,10 @@ MainFile* MainFile::OfLog(const sqlite3_vfs* vfs, const char* wal_name) {
 }
 
 int MainFile::Close() {
-  if (!inherited()) connection_.database().Leave(real_);
+  if (!inherited()) {
+    connection_.LeaveQueue();
+    connection_.database().Leave(real_);
+  }
   return File::Close();
 }
 
@@ -82,9 +85,11 @@ int MainFile::Lock(int level) {
     (void)File::Unlock(SQLITE_LOCK_SHARED);
   }
   if (rc != SQLITE_OK || level != SQLITE_LOCK_EXCLUSIVE || inherited()) return rc;
+  const bool had_it = connection_.is_sole_user();
   connection_.SetSoleUser(true);
   const int refused = connection_.RepairForSoleUser();
-  if (refused != SQLITE_OK) (void)Unlock(SQLITE_LOCK_SHARED);
+  // In exclusive locking mode SQLite asks for it once more as it closes the log, and keeps it.
+  if (refused != SQLITE_OK && !had_it) (void)Unlock(SQLITE_LOCK_SHARED);
   return refused;
 }
 
@@ -117,8 +122,11 @@ int MainFile::FileControl(int op, void* arg) {
     }
     case SQLITE_FCNTL_LOCK_TIMEOUT:
       return connection_.SetLockTimeout(static_cast<int*>(arg));
-    case SQLITE_FCNTL_PRAGMA: {
+    case kFcntlOnPragma:
       connection_.OnPragma();
+      return SQLITE_OK;
+    case SQLITE_FCNTL_PRAGMA: {
+      connection_.OnPragmaOfAll();
       const int rc = RunPragma(&connection_, static_cast<char**>(arg));
       return rc != SQLITE_NOTFOUND ? rc : File::FileControl(op, arg);
     }

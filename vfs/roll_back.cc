@@ -24,6 +24,7 @@ int Connection::Fail(int error, std::chrono::milliseconds patience) {
   // A writer takes back what failed when SQLite makes it release the write lock, a checkpoint when
   // it ends.
   if (Holds(kWriteLock | kCheckpointLock)) return error;
+  counts_.EndWrite();  // a checkpoint that waits for us has a lock that is needed here
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (TryRollBack() == RollBack::kNotYet) {
     CloseHoleBeneathStranger();
@@ -110,16 +111,25 @@ Connection::RollBack Connection::RollBackUnderFence() {
   if (snapshot_ != 0 && coordinator.HasFailed(snapshot_)) DropSnapshotUnderFence();
 
   // A failure from before the database was last closed: there is nothing of ours to take back.
-  if (database_->IsReopened()) return RewriteWholeLog(0);
-  if (wal_index_ == nullptr) return RollBack::kNotSafe;
-  // A process has died over the header: what it has published, if anything, is not known. Whoever
-  // comes next recovers the log, and what there is to be found has to be durable.
-  if (!Header().IsWhole()) return RewriteWholeLog(0);
-  if (!database_->fence().put_back() && !PutBackHeader()) {
+  // (They may have been by then, and another process goes on by the header.)
+  if (wal_index_ == nullptr) {
+    return HasNoWalIndex() ? RewriteWholeLog(0) : RollBack::kNotSafe;
+  }
+  const bool may_be_in_sight = !database_->IsReopened() && !database_->fence().put_back();
+  if (may_be_in_sight && Header().IsWhole() && !PutBackHeader()) {
     CloseHoleOfFence();
     return RollBack::kNotSafe;
   }
   return CloseHoleForGood();
+}
+
+// Has nobody made one, so that the next one recovers the log? (SQLite asks for the write lock then
+// before it makes it, wal.c: walIndexReadHdr().)
+bool Connection::HasNoWalIndex() {
+  constexpr int kRegionSize = 32 * 1024;  // wal.c: WALINDEX_PGSZ
+  volatile void* region = nullptr;
+  const int rc = main_->pMethods->xShmMap(main_, 0, kRegionSize, 0, &region);
+  return rc == SQLITE_OK && region == nullptr;
 }
 
 // Frames that were found in the log when it was opened are nobody's failed commit.

@@ -103,8 +103,12 @@ class WalIndexHeader {
   bool ShowsTheSameAs(const WalIndexHeader& other) const {
     return *this == other || *this == other.WithChange(change());
   }
-  // False if a process has died while it wrote it (wal.c: walIndexWriteHdr()).
-  bool IsWhole() const { return *this == WithChange(change()); }
+  // False if nobody has made one yet, or a process has died while it wrote it (wal.c: WalIndexHdr,
+  // isInit; walIndexWriteHdr()).
+  bool IsWhole() const {
+    const bool is_made = reinterpret_cast<const uint8_t*>(words_.data())[12] != 0;
+    return is_made && *this == WithChange(change());
+  }
   // In bytes; 0 before the first commit of a new log.
   int page_size() const {
     uint16_t size;  // bytes 14 and 15, in the machine's byte order; 65536 is stored as 1

@@ -46,10 +46,14 @@ void Connection::LoseRace(bool elsewhere) {
   const bool in_line = LostRace::SleepsUntil(writer_) != 0;
   LostRace::Note(database_->write_queue(), writer_, elsewhere);
   const int64_t now = database_->clock().NowNanos();
-  if (refused_since_ == 0 || now - last_refused_ > kGivenUpNanos) refused_since_ = now;
-  last_refused_ = now;
-  // Its busy handler sleeps by itself, and the lock never happens to be free when it asks.
-  if (!in_line && now - refused_since_ > kTooLongNanos) database_->write_queue()->Favor(writer_);
+  const int64_t since_last = now - std::exchange(last_refused_, now);
+  if (refused_since_ == 0 || since_last > kGivenUpNanos) refused_since_ = now;
+  // Its busy handler sleeps by itself, and the lock never happens to be free when it asks. (If it
+  // sleeps for longer than a turn, the lock would be kept in vain.)
+  const bool waits_for_long = now - refused_since_ > kTooLongNanos;
+  if (!in_line && waits_for_long && since_last <= WriteQueue::kTurnNanos) {
+    database_->write_queue()->Favor(writer_);
+  }
 }
 
 void Connection::ReturnTurn() {

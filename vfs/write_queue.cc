@@ -18,10 +18,7 @@ bool WriteQueue::TryAcquire(Writer writer, bool* is_kept) {
                                         std::memory_order_acquire));
   changed_hands_at_.store(clock_->NowNanos(), std::memory_order_relaxed);
   // What it is favored for has come about.
-  Writer favored = writer;
-  if (favored_.load(std::memory_order_relaxed) == writer) {
-    favored_.compare_exchange_strong(favored, kNobody, std::memory_order_relaxed);
-  }
+  if (favored_.load(std::memory_order_relaxed) == writer) Disfavor(writer);
   return true;
 }
 

@@ -78,6 +78,10 @@ class WriteQueue {
 
   // The next turn is `writer`'s, unless it gets the lock before.
   void Favor(Writer writer) { favored_.store(writer, std::memory_order_relaxed); }
+  // It does not come any more.
+  void Disfavor(Writer writer) {
+    favored_.compare_exchange_strong(writer, kNobody, std::memory_order_relaxed);
+  }
 
   // Waits for a turn, until `deadline`. True if the lock is kept for `writer` now. The lower the
   // `ticket`, the earlier the turn. If `free_is_enough`, the turn may be one that nobody hands on,
