@@ -322,6 +322,31 @@ TEST_F(RepairTest, TheOneThatHasTakenItBackClosesWhileTheDiskIsBroken) {
   ExpectTakenBack(b, 1);
 }
 
+// Nothing that is out of sight is made durable as the last one closes, if it cannot be cut off.
+TEST_F(RepairTest, WhatCouldNotBeCutOffIsNotBroughtBackByTheLastOneToClose) {
+  Db a = OpenWithTable();
+  Db stranger(path(), "store");
+  stranger.Int("SELECT count(*) FROM t");
+  std::atomic<bool> is_broken{false};
+  std::atomic<int> writes{0};
+  storage_.SetFaultHook([&](const Call& call) {
+    if (call.kind != FileKind::kWal) return SQLITE_OK;
+    if (call.op == Op::kSync) return is_broken.exchange(true) ? SQLITE_OK : SQLITE_IOERR_FSYNC;
+    const bool fails = is_broken && call.op == Op::kWrite && writes++ < 3;
+    return fails ? SQLITE_IOERR_WRITE : SQLITE_OK;
+  });
+  storage_.SetFailedSyncEnd(SyncEnd::kPending);
+  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(writes, 1);
+  a.Close();
+  storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(stranger.Int("SELECT count(*) FROM t"), 1);
+  a = OpenWal();
+  EXPECT_EQ(a.Exec("BEGIN IMMEDIATE; ROLLBACK"), SQLITE_OK);
+  EXPECT_EQ(Stats(a).fenced, 0);
+  EXPECT_EQ(RowsAfterPowerCut(), 1);
+}
+
 // Where nobody else sees the log, there is no fence, and the next commit repairs it.
 TEST_F(RepairTest, ExclusiveFromTheStart) {
   OpenWithTable();

@@ -50,28 +50,6 @@ TEST_F(SoleUserTest, ALogWithAHoleIsKept) {
   EXPECT_EQ(a_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
 }
 
-// Half of what failed may be in the database file: a checkpoint of another process has failed in
-// the middle, once those who kept it out were gone. So the rest has to follow.
-TEST_F(SoleUserTest, WhatWasHalfCopiedIsNotTakenBack) {
-  FillBig();
-  std::future<int> commit = ExecUntilSync(a_, InsertIntoBig(2'001));
-  b_.ExecOk("BEGIN IMMEDIATE");
-  FailHeldSync();
-  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
-  a_.Close();
-  storage_.FailSyncs(FileKind::kMainDb, 1, 2);
-  for (int i = 0; i < 2; i++) {
-    EXPECT_EQ(stranger_.Exec("PRAGMA wal_checkpoint"), SQLITE_IOERR_FSYNC);
-  }
-  b_.Exec("ROLLBACK");
-  EXPECT_EQ(Stats(observer_).fenced, 1);
-  stranger_.Close();
-  observer_.Close();
-  b_.Close();
-  stranger_ = OpenStranger();
-  EXPECT_EQ(stranger_.Text("PRAGMA integrity_check"), "ok");
-}
-
 // It has read what failed, and would write on top of that.
 TEST_F(SoleUserTest, WhoBeginsToWriteAloneUponASnapshotOfWhatFailed) {
   a_.ExecOk("CREATE TABLE u(x); INSERT INTO u VALUES(1)");

@@ -214,6 +214,32 @@ TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatItsFullCheckpointWaitsFor) {
   }
 }
 
+// It waits for longer than the one that closes. What failed may be in the database file then; so
+// it stays, and the others of ours go on.
+TEST_P(StrangersCheckpointTest, TheOneOfUsClosesBeforeItsFullCheckpointEnds) {
+  if (SqliteWaitsInside())
+    GTEST_SKIP() << "with a mutex held that we need: os_unix.c, unixShmLock()";
+  stranger_.SetBusyTimeout(600'000);
+  std::atomic<int> asked{0};
+  std::future<int> checkpoint;
+  FailACommit([&] {
+    storage_.SetObserver([&](const Call& call) {
+      asked += call.op == Op::kShmLock && call.offset > 3 &&
+               call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    });
+    checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(FULL)");
+    while (asked < 3) std::this_thread::yield();
+    storage_.SetObserver(nullptr);
+  });
+  a_.Close();
+  checkpoint.get();  // is told, perhaps
+  b_.Exec("SELECT * FROM t");
+  EXPECT_EQ(b_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  EXPECT_EQ(b_.Text("PRAGMA integrity_check"), "ok");
+  EXPECT_EQ(AfterPowerCut("after"), 1);
+}
+
 // The power goes while the next one copies.
 TEST_P(StrangersCheckpointTest, ItsNextCheckpointCopiesNothingThatFailed) {
   FillBig();
@@ -288,6 +314,26 @@ TEST_P(StrangersCheckpointAfterAFlushTest, CopiesNothingThatIsLost) {
   Db another = OpenStranger();
   CutDuringACheckpoint(another);
   stranger_.Exec("ROLLBACK");
+}
+
+// Nor if they lie beneath a commit that fails, and the checkpoint has begun, and not been told.
+TEST_P(StrangersCheckpointAfterAFlushTest, CopiesNothingThatIsLostBeneathACommit) {
+  b_.ExecOk(InsertIntoBig(2'001));
+  std::future<int> commit = ExecUntilSync(a_, "INSERT INTO t VALUES('failed')");
+  std::future<int> checkpoint = ExecAsync(stranger_, "PRAGMA wal_checkpoint(PASSIVE)");
+  ASSERT_TRUE(storage_.WaitForHeldSyncs(2));
+  storage_.StopHolding();
+  storage_.HoldSyncs(FileKind::kMainDb);
+  EXPECT_EQ(storage_.ReleaseSyncs(1, SQLITE_IOERR_FSYNC), 1);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(storage_.ReleaseSyncs(1), 1);
+  while (storage_.HeldSyncs() == 0 && !IsReady(checkpoint)) std::this_thread::yield();
+  for (uint64_t seed = 1; seed <= 10; seed++) AfterPowerCut("x", CutMode::kKeepRandom, seed);
+  storage_.OpenGate();
+  checkpoint.get();
+  observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");  // somebody of ours comes by
+  EXPECT_EQ(Stats(observer_).fenced, 0);
+  EXPECT_EQ(b_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
 }
 
 // Nor does one that begins while the log is written again.

@@ -18,10 +18,12 @@ void Coordinator::OpenWindow(Waiter* keeper) {
   keeper->Set(Waiter::kKeeping);
 }
 
-// The caller leads, as the company is complete.
+// The caller leads, as the company is complete, or is not waited for.
 void Coordinator::TakeOver() {
-  stats_->windows_filled.Add();
-  company_came_ = true;
+  if (CompanyIsHere()) {
+    stats_->windows_filled.Add();
+    company_came_ = true;
+  }
   std::exchange(keeper_, nullptr)->Set(Waiter::kFollowing);
 }
 

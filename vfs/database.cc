@@ -147,9 +147,13 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
-  if (IsReopened() && size <= kWalHeaderSize) {  // the log with the hole is gone
+  if (IsReopened() && size <= kWalHeaderSize) {
     MutexLock lock(fence_.mutex());
-    if (coordinator_.Resume()) {
+    // Others may have opened it meanwhile, too, and written to it.
+    sqlite3_int64 size_now = 0;
+    const int rc = log->pMethods->xFileSize(log, &size_now);
+    const bool is_gone = rc == SQLITE_OK && size_now <= kWalHeaderSize;  // the one with the hole
+    if (IsReopened() && is_gone && coordinator_.Resume()) {
       EndReopened();
       fence_.Release();
     }

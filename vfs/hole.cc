@@ -17,8 +17,7 @@ Connection::RollBack Connection::CloseHoleForGood() {
   // There is none, or what has been published, if anything, is not known: a process has died over
   // it. Whoever comes next recovers the log, and what there is to be found has to be durable.
   if (!header.IsWhole()) return RewriteWholeLog(0);
-  Fence& fence = database_->fence();
-  if (!fence.log_is_whole()) {
+  if (!database_->fence().log_is_whole()) {
     database_->DrainSyncErrors();
     int rc = CutLog(log_, header.last_frame(), header.generation());
     // Commits without a sync (synchronous=NORMAL) beneath the failed ones stay; their pages may be
@@ -26,9 +25,9 @@ Connection::RollBack Connection::CloseHoleForGood() {
     if (rc == SQLITE_OK) rc = RewriteLog(log_, header.last_frame());
     // The chain of checksums need not hold where nothing is to be written again: SQLite may break
     // it when a savepoint is rolled back (Wal.iReCksum in 3.40).
-    if (rc == SQLITE_CORRUPT && fence.beneath_is_durable()) rc = SQLITE_OK;
+    if (rc == SQLITE_CORRUPT && database_->fence().beneath_is_durable()) rc = SQLITE_OK;
     if (rc != SQLITE_OK) return EndFailure(rc);
-    fence.SetLogIsWhole();
+    database_->fence().SetLogIsWhole();
   }
   // Those readers would see the frames change that the next writer overwrites. (They do not look at
   // frame headers, which are all that has been cut.) Ours are refused every read by now, and let go

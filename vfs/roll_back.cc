@@ -97,13 +97,13 @@ Connection::RollBack Connection::RollBackUnderFence() {
   }
   if (Holds(kCheckpointLock)) return RollBack::kNotYet;  // it is SQLite's; the fence needs its own
   if (!TakeFence()) {
-    if (wal_index_ == nullptr || database_->IsReopened()) return RollBack::kNotYet;
+    if (wal_index_ == nullptr) return RollBack::kNotYet;
+    // A checkpoint of another process may go on, but not copy half of what is lost.
+    const bool is_checkpoint = IsStrangersCheckpoint();
     Lsn last_to_stay;
-    const LogCommit oldest = OldestToUndo(&last_to_stay);
-    // Where nothing is to be taken back, a checkpoint of another process may go on: but not copy
-    // what is lost.
-    if (IsStrangersCheckpoint() && !oldest.can_undo) return CloseHoleForGood();
-    if (!database_->IsOurs(last_to_stay, Header())) CloseHoleOfFence();
+    const bool can_undo = OldestToUndo(&last_to_stay).can_undo && !database_->IsReopened();
+    if (is_checkpoint && !can_undo) return CloseHoleForGood();
+    if (is_checkpoint || !database_->IsOurs(last_to_stay, Header())) CloseHoleOfFence();
     return RollBack::kNotYet;
   }
   // From here on no checkpoint and no writer can do harm, and our snapshot protects nothing any
@@ -117,6 +117,8 @@ Connection::RollBack Connection::RollBackUnderFence() {
   }
   const bool may_be_in_sight = !database_->IsReopened() && !database_->fence().put_back();
   if (may_be_in_sight && Header().IsWhole() && !PutBackHeader()) {
+    // Once others were not kept out any more, they may have copied what failed, or half of it.
+    if (database_->fence().was_let_go()) return RewriteWholeLog(Header().last_frame());
     CloseHoleOfFence();
     return RollBack::kNotSafe;
   }
@@ -261,6 +263,9 @@ bool Connection::RepairAtClose() {
   // was nothing to take back.)
   if (TryRollBack() == RollBack::kDone) return !shm_is_open_;
   MutexLock lock(database_->fence().mutex());
+  if (database_->coordinator().failure() == 0) return !shm_is_open_;  // somebody else has done it
+  // What is out of sight must not come back. The next one to open the log cuts it off.
+  if (database_->fence().put_back() && !database_->fence().log_is_whole()) return false;
   // Without the shared memory SQLite is in exclusive locking mode, and we are called under the file
   // lock. A checkpoint of another process may go on: it reads what is written again as it was.
   if (!sole_user_) {

@@ -194,8 +194,9 @@ class StrangerFixture : public ShimTest {
     EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
   }
 
+  // The sync of FailNextSync(). Before the connections, which sync as they are closed.
+  std::atomic<bool> has_failed_{false};
   Db a_, b_, observer_, stranger_;
-  std::atomic<bool> has_failed_{false};  // the sync of FailNextSync()
 };
 
 class StrangerTest : public StrangerFixture, public ::testing::WithParamInterface<bool> {
