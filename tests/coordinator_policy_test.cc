@@ -101,6 +101,45 @@ TEST_F(CoordinatorPolicyTest, WhoMakesTheCompanyCompleteLeads) {
   EXPECT_EQ(stats_.windows_filled.Get(), 1);
 }
 
+// Who is in a hurry does not wait for the company of somebody who came before.
+TEST_F(CoordinatorPolicyTest, NoWindowIsOpenedBeforeOneWhoIsInAHurry) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 8));
+  log_.HoldSyncs();
+  BackgroundCall& first = StartSyncNow();
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& follower = StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());  // ... for company, which it is not to have
+  BackgroundCall& hurries = calls_.emplace_back(
+      [this] { return coordinator_.WaitDurable(coordinator_.appended(), &log_, true); });
+  ASSERT_TRUE(log_.AwaitCalls(2));
+  log_.ReleaseAll();
+  EXPECT_EQ(first.Result(), 0);
+  EXPECT_EQ(follower.Result(), 0);
+  EXPECT_EQ(hurries.Result(), 0);
+  EXPECT_EQ(stats_.windows_filled.Get() + stats_.windows_expired.Get(), 0);
+}
+
+// Nor if it cannot lead as it comes, since a sync is under way.
+TEST_F(CoordinatorPolicyTest, NoWindowIsOpenedBeforeOneWhoHasCome) {
+  coordinator_.SetPolicy(FlushPolicy::Group(1'000'000, 2));
+  log_.HoldSyncs();
+  StartWait(Commit());
+  ASSERT_TRUE(KeepsWaiting());
+  StartWait(Commit());
+  ASSERT_TRUE(log_.AwaitCalls(1));
+  BackgroundCall& follower = StartWait(Commit());
+  ASSERT_TRUE(follower.AwaitParked());
+  BackgroundCall& hurries = calls_.emplace_back(
+      [this] { return coordinator_.WaitDurable(coordinator_.appended(), &log_, true); });
+  ASSERT_TRUE(hurries.AwaitParked());
+  log_.Finish(0);
+  ASSERT_TRUE(log_.AwaitCalls(2)) << "it waits for company";
+  log_.ReleaseAll();
+  EXPECT_EQ(follower.Result(), 0);
+  EXPECT_EQ(hurries.Result(), 0);
+  EXPECT_EQ(stats_.windows_expired.Get(), 0);
+}
+
 TEST_F(CoordinatorPolicyTest, WhoHasKeptTheWindowFollows) {
   coordinator_.SetPolicy(FlushPolicy::Group(1000, 2));
   log_.HoldSyncs();

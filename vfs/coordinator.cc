@@ -168,13 +168,14 @@ int Coordinator::Lead(const Goal& goal, Log* log) {
 }
 
 // The oldest waiter that no sync covers leads the next one, or waits for company. It does not doze:
-// who did is covered by the sync that ended its window.
+// who did is covered by the sync that ended its window. REQUIRES: TakeSettled() has just been
+// called.
 Coordinator::Waiter* Coordinator::AppointSuccessor() {
   if (keeper_ != nullptr || !MayLead()) return nullptr;
   Waiter* successor = oldest_;
   while (successor != nullptr && IsUnderWay(successor->goal)) successor = successor->next;
   if (successor == nullptr) return nullptr;
-  if (successor->goal.at_once || CompanyIsHere()) {
+  if (somebody_hurries_ || CompanyIsHere()) {
     appointed_ = true;
     Dequeue(successor);
     successor->Set(Waiter::kLeading);

@@ -291,10 +291,11 @@ class Coordinator {
   SyncOverlap overlap_ GUARDED_BY(mutex_);
   // Whoever waits is in the queue, but for the leaders. While no sync is under way that covers all
   // of them, somebody is appointed or keeps the window, or a leader is there that sees to it.
-  int leaders_ GUARDED_BY(mutex_) = 0;           // whose syncs are under way
-  bool appointed_ GUARDED_BY(mutex_) = false;    // somebody is to lead the next one
-  Waiter* keeper_ GUARDED_BY(mutex_) = nullptr;  // of the window, which is open
-  Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;  // the queue, in order of arrival
+  int leaders_ GUARDED_BY(mutex_) = 0;                // whose syncs are under way
+  bool appointed_ GUARDED_BY(mutex_) = false;         // somebody is to lead the next one
+  bool somebody_hurries_ GUARDED_BY(mutex_) = false;  // of the queue: Goal::at_once
+  Waiter* keeper_ GUARDED_BY(mutex_) = nullptr;       // of the window, which is open
+  Waiter* oldest_ GUARDED_BY(mutex_) = nullptr;       // the queue, in order of arrival
   Waiter* newest_ GUARDED_BY(mutex_) = nullptr;
   Waiter* free_ GUARDED_BY(mutex_) = nullptr;  // waiters that nobody uses
   std::atomic<Waiter*> returned_{nullptr};     // more of them

@@ -147,21 +147,9 @@ void Database::ApplyPolicy(const FlushPolicy& policy) {
 }
 
 void Database::AddLog(sqlite3_file* log, int64_t size) {
-  if (IsReopened() && size <= kWalHeaderSize) {
-    MutexLock lock(fence_.mutex());
-    // Others may have opened it meanwhile, too, and written to it.
-    sqlite3_int64 size_now = 0;
-    const int rc = log->pMethods->xFileSize(log, &size_now);
-    const bool is_gone = rc == SQLITE_OK && size_now <= kWalHeaderSize;  // the one with the hole
-    if (IsReopened() && is_gone && coordinator_.Resume()) {
-      EndReopened();
-      fence_.Release();
-    }
-  }
+  if (coordinator_.failure() != 0) OnOpenedAfterFailure(log);
   MutexLock no_stop(flusher_mutex_);
   MutexLock lock(logs_mutex_);
-  // A flush through a log that nobody had open has failed: nothing of ours is to be taken back.
-  if (logs_.empty() && coordinator_.failure() != 0) SetReopened();
   logs_.push_back({log});
   if (logs_.size() > 1) frames_.Reserve();  // for the others to read
   if (std::exchange(log_opened_, true) || size <= kWalHeaderSize) return;
@@ -170,6 +158,21 @@ void Database::AddLog(sqlite3_file* log, int64_t size) {
   // No connection can append before the first has opened the log, so that nobody else does so now.
   commits_.Put(coordinator_.appended() + 1, found);
   coordinator_.Append(coordinator_.failures());
+}
+
+void Database::OnOpenedAfterFailure(sqlite3_file* log) {
+  MutexLock lock(fence_.mutex());
+  if (coordinator_.failure() == 0) return;
+  // A flush through a log that nobody had open has failed: nothing of ours is to be taken back.
+  if (LogCount() == 0) SetReopened();
+  if (!IsReopened()) return;
+  // The size is asked for here, as others may have opened it meanwhile, too, and written to it.
+  sqlite3_int64 size = 0;
+  const int rc = log->pMethods->xFileSize(log, &size);
+  const bool is_gone = rc == SQLITE_OK && size <= kWalHeaderSize;  // the log with the hole
+  if (!is_gone || !coordinator_.Resume()) return;
+  EndReopened();
+  fence_.Release();
 }
 
 bool Database::LeaveLog(const sqlite3_file* log) {

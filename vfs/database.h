@@ -152,6 +152,7 @@ class Database final : private Coordinator::Log {
   void SetReopened() { reopened_.store(true, std::memory_order_relaxed); }
   int Sync(Lsn from, Lsn through) override;  // the flusher's
   size_t LogCount() EXCLUDES(logs_mutex_);
+  void OnOpenedAfterFailure(sqlite3_file* log) EXCLUDES(fence_.mutex(), logs_mutex_);
   int AddConnection(sqlite3_file* file, const std::optional<FlushPolicy>& from_uri,
                     const FlushPolicy& fallback, std::string* error) EXCLUDES(mutex_);
   bool RemoveConnection(sqlite3_file* file) EXCLUDES(mutex_);

@@ -162,7 +162,7 @@ bool Connection::PutBackHeader() {
   const bool is_back = published == WalIndexHeader(oldest.before).WithChange(published.change());
   if (oldest.can_undo && !is_back) {
     if (const char* reason = WhyNotPutBack(oldest, last_to_stay, now)) {
-      SayWhyNever(reason);
+      if (!database_->fence().was_let_go()) SayWhyNever(reason);
       return false;
     }
     // With a new change counter. A reader that read this header when it was there first, and then

@@ -13,12 +13,14 @@ void Coordinator::Enqueue(Waiter* waiter) {
   newest_ = waiter;
 }
 
-// Takes the waiters whose outcome is known out of the queue and returns them as a list.
+// Takes the waiters whose outcome is known out of the queue and returns them as a list. Notes
+// whether one of the others is in a hurry.
 Coordinator::Waiter* Coordinator::TakeSettled() {
   Waiter* settled = nullptr;
   Waiter** settled_end = &settled;
   Waiter** link = &oldest_;
   newest_ = nullptr;
+  somebody_hurries_ = false;
   while (Waiter* waiter = *link) {
     if (Settled(waiter->goal, &waiter->error)) {
       *link = waiter->next;
@@ -31,6 +33,7 @@ Coordinator::Waiter* Coordinator::TakeSettled() {
         settled_end = &waiter->next;
       }
     } else {
+      somebody_hurries_ = somebody_hurries_ || waiter->goal.at_once;
       newest_ = waiter;
       link = &waiter->next;
     }
