@@ -19,6 +19,14 @@ class RepairTest : public ShimTest {
     EXPECT_EQ(RowsAfterPowerCut(), rows + 1);
   }
 
+  // A commit fails, the disk stays broken, and nobody has the database open any more.
+  void CloseWithAHole() {
+    Db db = OpenWithTable();
+    sqlite3_db_config(db.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    storage_.FailSyncs(FileKind::kWal, 1, 100);
+    EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
+  }
+
   // The disk works again, and the database is opened. One commit later another one fails; returns
   // how many rows there were before that.
   int64_t ReopenAndFail(Db& db) {
@@ -123,22 +131,16 @@ TEST_F(RepairTest, ALogThatWasClosedWithAHole) {
 
 // The repair of what an earlier opening of the database left behind is over with the first success.
 TEST_F(RepairTest, AFailureAfterTheOneFromBeforeReopening) {
-  Db a = OpenWithTable();
-  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  storage_.FailSyncs(FileKind::kWal, 1, 100);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  a.Close();
+  CloseWithAHole();
+  Db a;
   const int64_t rows = ReopenAndFail(a);
   ExpectTakenBack(a, rows);
 }
 
 // What cannot be read back is not the end of the log.
 TEST_F(RepairTest, AReadThatFailsWhileTheLogIsWrittenAgain) {
-  Db a = OpenWithTable();
-  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  storage_.FailSyncs(FileKind::kWal, 1, 100);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  a.Close();
+  CloseWithAHole();
+  Db a;
   storage_.FailSyncs(FileKind::kWal, 1, 0);
   std::atomic<int> reads{0};
   for (const int first : {0, 1}) {  // the header, a frame
@@ -165,11 +167,7 @@ TEST_F(RepairTest, AReadThatFailsWhileTheLogIsWrittenAgain) {
 // is no news, and no reason for another failure once the disk works again.
 TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNews) {
   storage_.SetErrorPerHandle(true);
-  Db a = OpenWithTable();
-  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  storage_.FailSyncs(FileKind::kWal, 1, 100);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  a.Close();
+  CloseWithAHole();
   Db b(path(), "gc");
   Db c(path(), "gc");
   for (Db* db : {&b, &c}) EXPECT_EQ(db->Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);
@@ -180,11 +178,7 @@ TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNews) {
 
 TEST_F(RepairTest, TheErrorOfAnEarlierAttemptIsNoNewsToWhoCommitsNext) {
   storage_.SetErrorPerHandle(true);
-  Db a = OpenWithTable();
-  sqlite3_db_config(a.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  storage_.FailSyncs(FileKind::kWal, 1, 100);
-  EXPECT_EQ(a.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  a.Close();
+  CloseWithAHole();
   Db b(path(), "gc");
   Db c(path(), "gc");
   for (Db* db : {&b, &c}) EXPECT_EQ(db->Exec("SELECT * FROM t"), SQLITE_IOERR_FSYNC);

@@ -15,6 +15,15 @@ namespace {
 
 class StrangersCheckpointTest : public StrangerTest {
  protected:
+  // All that are closed, or may be told of the failure as `told` may be, begin anew.
+  void BeginAnew(Db& told) {
+    for (int i = 0; i < 2; i++) told.Exec("INSERT INTO t VALUES('x')");
+    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
+    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
+    observer_.Int("SELECT count(*) FROM t");
+    stranger_ = OpenStranger();
+  }
+
   // The write lock is kept through b_, and a snapshot through a_. One closes, then b_.
   void ExpectNothingIsLeftBehind(Db& first) {
     std::future<int> checkpoint = StartItsCheckpoint();
@@ -155,11 +164,7 @@ TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatHasWaitedForItsCheckpoint) {
     Db another = OpenStranger();
     EXPECT_EQ(another.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
     EXPECT_EQ(AfterPowerCut("failed"), 0);
-    for (int i = 0; i < 2; i++) another.Exec("INSERT INTO t VALUES('x')");  // one may be told
-    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
-    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
-    observer_.Int("SELECT count(*) FROM t");
-    stranger_ = OpenStranger();
+    BeginAnew(another);
   }
 }
 
@@ -206,11 +211,7 @@ TEST_P(StrangersCheckpointTest, TheOneOfUsClosesThatItsFullCheckpointWaitsFor) {
     if (!is_last) observer_.Exec("BEGIN IMMEDIATE; ROLLBACK");  // somebody of ours comes by
     EXPECT_EQ(stranger_.Int("SELECT count(*) FROM t WHERE x='failed'"), 0);
     EXPECT_EQ(AfterPowerCut("failed"), 0);
-    for (int i = 0; i < 2; i++) stranger_.Exec("INSERT INTO t VALUES('x')");  // it may be told
-    for (Db* db : {&a_, &b_, &observer_}) *db = OpenWal();
-    EXPECT_EQ(a_.Exec("INSERT INTO t VALUES('after')"), SQLITE_OK);
-    observer_.Int("SELECT count(*) FROM t");
-    stranger_ = OpenStranger();
+    BeginAnew(stranger_);
   }
 }
 
