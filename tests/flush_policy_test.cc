@@ -223,6 +223,7 @@ TEST(FlushPolicy, BadParts) {
        std::vector<Case>{{{"", {}, {}, {}}, kKinds},
                          {{"always", {}, {}, {}}, kKinds},
                          {{"group(max_batch=1)", {}, {}, {}}, kKinds},
+                         {{"group(max_batch=1)", {}, {}, {}}, {"&max_batch=8"}},
                          {{"group", "", {}, {}}, kWait},
                          {{{}, "-1", {}, {}}, kWait},
                          {{{}, "10000001", {}, {}}, kWait},

@@ -5,6 +5,7 @@
 //   torture --record FILE --state POINT,SURVIVORS,SEED --out DIR
 //
 // Exit status: 0 nothing found, 1 a state is wrong, 2 it cannot be run.
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include "laboratory/laboratory.h"
 
@@ -24,7 +26,7 @@ struct Options {
       static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
   int64_t runs = std::numeric_limits<int64_t>::max();
   int64_t states = std::numeric_limits<int64_t>::max();
-  double seconds = std::numeric_limits<double>::max();
+  int64_t seconds = std::numeric_limits<int64_t>::max();
   bool same_seed = false;
   bool stock = false;
   int states_per_run = 50;
@@ -52,40 +54,52 @@ bool ParseCut(const char* text, Cut* cut) {
   return survivors >= 0 && survivors < kSurvivorKinds;
 }
 
+template <typename Number>
+bool ParseNumber(const char* text, Number* number) {
+  const char* const end = text + std::strlen(text);
+  const auto [stop, status] = std::from_chars(text, end, *number);
+  return status == std::errc() && stop == end;
+}
+
+bool ParseOption(const std::string& name, const char* value, Options* options) {
+  if (name == "--seconds") return ParseNumber(value, &options->seconds) && options->seconds > 0;
+  if (name == "--seed") return ParseNumber(value, &options->seed);
+  if (name == "--runs") return ParseNumber(value, &options->runs);
+  if (name == "--repeat") {
+    options->same_seed = true;
+    return ParseNumber(value, &options->runs);
+  }
+  if (name == "--states") return ParseNumber(value, &options->states);
+  if (name == "--states-per-run") return ParseNumber(value, &options->states_per_run);
+  if (name == "--flavour") return ParseFlavour(value, options);
+  if (name == "--record") options->record = value;
+  if (name == "--state") return ParseCut(value, &options->cut);
+  if (name == "--out") options->out = value;
+  if (name == "--stock") options->stock = std::strcmp(value, "0") != 0;
+  if (name == "--dir") options->dir = value;
+  return name == "--record" || name == "--out" || name == "--stock" || name == "--dir";
+}
+
 bool Parse(int argc, char** argv, Options* options) {
   for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    const char* value = argv[i + 1];
-    if (name == "--seconds") {
-      options->seconds = std::atof(value);
-    } else if (name == "--seed") {
-      options->seed = std::strtoull(value, nullptr, 10);
-    } else if (name == "--runs") {
-      options->runs = std::atoll(value);
-    } else if (name == "--repeat") {
-      options->runs = std::atoll(value);
-      options->same_seed = true;
-    } else if (name == "--states") {
-      options->states = std::atoll(value);
-    } else if (name == "--states-per-run") {
-      options->states_per_run = std::atoi(value);
-    } else if (name == "--flavour") {
-      if (!ParseFlavour(value, options)) return false;
-    } else if (name == "--record") {
-      options->record = value;
-    } else if (name == "--state") {
-      if (!ParseCut(value, &options->cut)) return false;
-    } else if (name == "--out") {
-      options->out = value;
-    } else if (name == "--stock") {
-      options->stock = std::atoi(value) != 0;
-    } else if (name == "--dir") {
-      options->dir = value;
-    } else {
-      return false;
-    }
+    if (ParseOption(argv[i], argv[i + 1], options)) continue;
+    std::fprintf(stderr, "torture: %s %s is not allowed\n", argv[i], argv[i + 1]);
+    return false;
   }
   return argc % 2 == 1;
+}
+
+void PrintUsage() {
+  std::fputs(
+      "usage: torture [--seconds N] [--states N] [--runs N | --repeat N] [--seed N]\n"
+      "               [--flavour NAME] [--states-per-run N] [--dir DIR] [--stock 1]\n"
+      "       torture --record FILE --state POINT,SURVIVORS,SEED [--out DIR]\n"
+      "N is a whole number, of seconds above 0; NAME one of",
+      stderr);
+  for (int i = 0; i < kFlavours; i++) {
+    std::fprintf(stderr, " %s", NameOf(static_cast<Flavour>(i)));
+  }
+  std::fputs("\n", stderr);
 }
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
@@ -117,7 +131,7 @@ int Torture(const Options& options) {
     std::fflush(stdout);
   };
   while (good && laboratory.runs() < options.runs && laboratory.states() < options.states &&
-         SecondsSince(start) < options.seconds) {
+         SecondsSince(start) < static_cast<double>(options.seconds)) {
     seed = options.seed + (options.same_seed ? 0 : static_cast<uint64_t>(laboratory.runs()));
     const Flavour flavour = options.flavour.value_or(static_cast<Flavour>(seed % kFlavours));
     good = laboratory.Run(flavour, seed, options.states_per_run);
@@ -134,10 +148,7 @@ int Torture(const Options& options) {
 int main(int argc, char** argv) {
   groupcommit::testing::Options options;
   if (!groupcommit::testing::Parse(argc, argv, &options)) {
-    std::fprintf(stderr,
-                 "usage: torture [--seconds N] [--states N] [--runs N | --repeat N] [--seed N]\n"
-                 "               [--flavour NAME] [--states-per-run N] [--dir DIR] [--stock 1]\n"
-                 "       torture --record FILE --state POINT,SURVIVORS,SEED [--out DIR]\n");
+    groupcommit::testing::PrintUsage();
     return 2;
   }
   return groupcommit::testing::Torture(options);

@@ -147,7 +147,12 @@ bool ParseParts(std::string_view name, const PolicyParts& parts, FlushPolicy* po
 }  // namespace
 
 bool ParsePolicyParts(const PolicyParts& parts, FlushPolicy* policy, std::string* error) {
-  return ParseParts("flush_policy", parts, policy, error);
+  if (ParseParts("flush_policy", parts, policy, error)) return true;
+  // As the pragma and the environment take it.
+  if (parts.flush_policy && parts.flush_policy->find('(') != std::string_view::npos) {
+    *error += "; in a URI numbers are parameters of their own, such as &max_batch=8";
+  }
+  return false;
 }
 
 bool ParsePolicy(std::string_view text, FlushPolicy* policy, std::string* error) {

@@ -16,8 +16,8 @@
 **          groupcommit_register(NULL, NULL, 0, NULL);
 **          sqlite3_open_v2("app.db", &db,
 **              SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "groupcommit");
-**          sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL",
-**                       0, 0, 0);
+**          sqlite3_exec(db, "PRAGMA busy_timeout=10000; "
+**              "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", 0, 0, 0);
 **
 **   2. As a loadable extension (groupcommit.so), from the sqlite3 shell or any
 **      driver that can load extensions:
@@ -45,10 +45,11 @@
 **                       given.
 **
 **   The policy is that of the database, for all connections of the process and
-**   until the last one closes: the first URI that names one sets it.  A later
-**   URI that names another one makes the open fail with SQLITE_MISUSE.  So does
-**   interval, where connections are open under another policy: they count on
-**   their commits.  And so does a value that is unknown, empty, negative, not a
+**   until the last one closes: the first URI that names one sets it, unless the
+**   pragma has set one before.  A later URI that names another one makes the
+**   open fail with SQLITE_MISUSE.  So does interval where it would come to
+**   connections that are open under another policy: they count on their
+**   commits.  And so does a value that is unknown, empty, negative, not a
 **   number or out of range.  The reason goes to sqlite3_log(); the file is not
 **   touched.  flush_policy takes a name alone, in small letters or capitals.  As
 **   with SQLite's own parameters, the name of a parameter is in small letters, the

@@ -3,6 +3,7 @@
 #define GROUPCOMMIT_TESTS_SUPPORT_SCALE_H_
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
 namespace groupcommit::testing {
@@ -12,7 +13,11 @@ inline int Scaled(int n) {
   static const double scale = [] {
     const char* text = std::getenv("GROUPCOMMIT_TEST_SCALE");
     const double value = text != nullptr ? std::strtod(text, nullptr) : 1.0;
-    return value > 0 ? value : 1.0;
+    if (!(value > 0)) {
+      std::fprintf(stderr, "GROUPCOMMIT_TEST_SCALE must be a number above 0, not '%s'\n", text);
+      std::exit(2);
+    }
+    return value;
   }();
   return std::max(1, static_cast<int>(n * scale));
 }
