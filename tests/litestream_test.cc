@@ -79,7 +79,9 @@ void Replicate(const std::string& path, const std::string& into, bool others_che
   int commits = 0;
   const auto let_them_commit = [&] {
     commits += commits_between;
-    progress.limit = commits + 2 * commits_between;
+    // Of fewer commits than a copy is behind when the log starts over, or else they write over the
+    // frame by which the copy knows that log, before it can check whether it has missed any.
+    progress.limit = commits + commits_between;
     while (progress.Sum() < commits) Pause();
   };
   LogReplica replica(path, into, others_checkpoint);
