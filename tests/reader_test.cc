@@ -2,6 +2,7 @@
 // away.
 #include <sqlite3.h>
 
+#include <fstream>
 #include <thread>
 
 #include "support/shim_test.h"
@@ -25,6 +26,14 @@ class ReaderTest : public ShimTest {
   void SetUp() override {
     writer_ = OpenWithTable();
     observer_ = Db(path(), "gc");
+  }
+
+  // As the wal-index tells.
+  int FramesInLog() {
+    std::ifstream shm(path() + "-shm", std::ios::binary);
+    uint32_t words[5] = {};
+    shm.read(reinterpret_cast<char*>(words), sizeof(words));
+    return static_cast<int>(words[4]);
   }
 
   Db writer_;
@@ -192,6 +201,27 @@ TEST_F(ReaderTest, ARollBackUnderneathAnOpenSelectWaits) {
   sqlite3_finalize(select);
 }
 
+// SQLite keeps the pages for it that the write transaction has read, and asks for none of them.
+TEST_F(ReaderTest, ASelectThatOutlivesAWriteTransactionDoesNotReadWhatFails) {
+  Db other = OpenWithTable();
+  const int64_t rows = other.Int("SELECT count(*) FROM t");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('failed')");
+  other.ExecOk("BEGIN IMMEDIATE");
+  sqlite3_stmt* select = nullptr;
+  ASSERT_EQ(sqlite3_prepare_v2(other.get(), "SELECT x FROM t", -1, &select, nullptr), SQLITE_OK);
+  EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
+  std::future<int> ended = ExecAsync(other, "ROLLBACK");
+  ExpectToWait(ended, observer_, 2);
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(ended.get(), SQLITE_OK);
+  EXPECT_EQ(other.Exec("SELECT * FROM t"), SQLITE_INTERRUPT);
+  EXPECT_EQ(sqlite3_step(select), SQLITE_INTERRUPT);
+  sqlite3_finalize(select);
+  EXPECT_EQ(other.Int("SELECT count(*) FROM t"), rows);
+  EXPECT_EQ(other.Exec("INSERT INTO t VALUES('later')"), SQLITE_OK);
+}
+
 // A frame of a commit that does not wait (synchronous=NORMAL) on top of a pending one.
 TEST_F(ReaderTest, AFrameOfANormalCommitWaitsForThePendingOnesBeneath) {
   Db normal = OpenWithTable();
@@ -210,6 +240,33 @@ TEST_F(ReaderTest, AFrameOfANormalCommitWaitsForThePendingOnesBeneath) {
   storage_.SetObserver(nullptr);
   ExpectToWait(on_top, observer_, 2);
   EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM u"), 1);
+  EXPECT_EQ(commit.get(), SQLITE_OK);
+  EXPECT_EQ(on_top.get(), SQLITE_OK);
+}
+
+// And where it lies in the place of page 1 of a commit that has failed to become visible: a pending
+// page 1 is read without waiting.
+TEST_F(ReaderTest, AFrameInThePlaceOfTheHeaderOfAFailedCommitWaits) {
+  constexpr int kFramesOfRegion = 4062;  // wal.c: HASHTABLE_NPAGE_ONE
+  Db fails = OpenWithTable();
+  Db normal = OpenWithTable();
+  Db reader = OpenWithTable();
+  for (Db* db : {&writer_, &fails, &normal}) db->ExecOk("PRAGMA wal_autocheckpoint=0");
+  normal.ExecOk("PRAGMA synchronous=NORMAL; CREATE TABLE u(x); INSERT INTO u VALUES(0)");
+  fails.ExecOk("CREATE TABLE v(x)");
+  while (FramesInLog() < kFramesOfRegion - 2) normal.ExecOk("UPDATE u SET x=x+1");
+  normal.Int("SELECT count(*) FROM t");
+  const int64_t rows = reader.Int("SELECT count(*) FROM t");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('pending')");
+  ASSERT_EQ(FramesInLog(), kFramesOfRegion - 1);
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kShmMap && call.offset == 1 ? SQLITE_IOERR_SHMMAP : SQLITE_OK;
+  });
+  EXPECT_EQ(fails.Exec("INSERT INTO v VALUES(zeroblob(20000))"), SQLITE_IOERR_SHMMAP);
+  storage_.SetFaultHook(nullptr);
+  std::future<int> on_top = ExecAsync(normal, "INSERT INTO t VALUES('normal')");
+  while (FramesInLog() < kFramesOfRegion && !IsReady(on_top)) std::this_thread::yield();
+  EXPECT_EQ(ExpectQueryToWait(reader, "SELECT count(*) FROM t"), rows + 2);
   EXPECT_EQ(commit.get(), SQLITE_OK);
   EXPECT_EQ(on_top.get(), SQLITE_OK);
 }

@@ -77,6 +77,15 @@ class UnchainedLogTest : public ShimTest, public ::testing::WithParamInterface<c
     for (int i = 0; i < 3; i++) b.ExecOk("INSERT INTO t VALUES('acknowledged')");
     return true;
   }
+  void ExpectWorkGoesOn(Db& a, Db& b) {
+    EXPECT_EQ(b.Exec("INSERT INTO t VALUES('acknowledged')"), SQLITE_OK);
+    EXPECT_EQ(a.Exec("INSERT INTO t VALUES('acknowledged')"), SQLITE_OK);
+    EXPECT_EQ(a.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), 5);
+  }
+  void ExpectAcknowledged(int rows) {
+    Db after(path(), "store");
+    EXPECT_EQ(after.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), rows);
+  }
   void FailACommit(Db& db) {
     storage_.FailSyncs(FileKind::kWal, 1, 1);
     EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
@@ -89,12 +98,48 @@ TEST_P(UnchainedLogTest, AFailedSyncFailsOneCommitOnly) {
     Db b = Open();
     if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
     FailACommit(b);
-    EXPECT_EQ(b.Exec("INSERT INTO t VALUES('acknowledged')"), SQLITE_OK);
-    EXPECT_EQ(a.Exec("INSERT INTO t VALUES('acknowledged')"), SQLITE_OK);
-    EXPECT_EQ(a.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), 5);
+    ExpectWorkGoesOn(a, b);
   }
-  Db after(path(), "store");
-  EXPECT_EQ(after.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), 5);
+  ExpectAcknowledged(5);
+}
+
+// What fails has a number, and is no commit: all commits are durable.
+TEST_P(UnchainedLogTest, AFailedSchemaChangeFailsAlone) {
+  {
+    Db a = Open();
+    Db b = Open();
+    if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_EQ(b.Exec("CREATE TABLE z(x)"), SQLITE_IOERR_FSYNC);
+    ExpectWorkGoesOn(a, b);
+  }
+  ExpectAcknowledged(5);
+}
+
+TEST_P(UnchainedLogTest, AFailedFlushTakesNothingAlong) {
+  {
+    Db a = Open();
+    Db b = Open();
+    if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    b.Exec("PRAGMA groupcommit_flush");  // unknown to stock SQLite
+    storage_.FailSyncs(FileKind::kWal, 1, 0);
+    ExpectWorkGoesOn(a, b);
+  }
+  ExpectAcknowledged(5);
+}
+
+// Nothing is ever deferred there.
+TEST_P(UnchainedLogTest, AFailedCommitFailsAloneWhereEachHasASyncOfItsOwn) {
+  {
+    Db a = Open();
+    a.Exec("PRAGMA groupcommit_policy = on_each_flush");
+    Db b = Open();
+    if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+    FailACommit(b);
+    ExpectWorkGoesOn(a, b);
+  }
+  ExpectAcknowledged(5);
 }
 
 // A process is killed in the middle of a header (wal.c: walIndexWriteHdr()), and the next one
@@ -154,6 +199,47 @@ TEST_P(UnsyncedBeneathTest, OfOursWhenAFlushFails) {
   Db b = Open();
   if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
   b.ExecOk("PRAGMA synchronous=NORMAL; INSERT INTO t VALUES('normal'); PRAGMA synchronous=FULL");
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
+}
+
+// A flush counts, too, and is no commit.
+TEST_P(UnsyncedBeneathTest, NoneWhereAFlushFailsAlong) {
+  Db a = Open();
+  Db b = Open();
+  const Db observer(path(), "gc");
+  if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  std::future<int> flush = ExecUntilSync(a, "PRAGMA groupcommit_flush");
+  std::future<int> commit = ExecAsync(b, "INSERT INTO t VALUES('failed')");
+  ExpectToWait(commit, observer, 2);
+  FailHeldSync();
+  EXPECT_NE(flush.get(), SQLITE_OK);
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  ExpectWorkGoesOn(a, b);
+}
+
+// Nor is what has been taken back.
+TEST_P(UnsyncedBeneathTest, NoneWhereAFlushFailsAfterACommit) {
+  Db a = Open();
+  Db b = Open();
+  if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  FailACommit(b);
+  EXPECT_EQ(Stats(b).fenced, 0);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(a.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  ExpectWorkGoesOn(a, b);
+}
+
+TEST_P(UnsyncedBeneathTest, OfOursInExclusiveLockingMode) {
+  Db b = Open();
+  {
+    Db a = Open();
+    if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  }
+  b.ExecOk(
+      "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('normal');"
+      "PRAGMA locking_mode=NORMAL; PRAGMA synchronous=FULL; SELECT * FROM t");
   storage_.FailSyncs(FileKind::kWal, 1, 1);
   EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);

@@ -7,6 +7,11 @@ void CommitLog::Put(Lsn lsn, const LogCommit& commit) {
   commits_[lsn % kCapacity] = commit;
 }
 
+void CommitLog::ForgetHeader(Lsn lsn) {
+  MutexLock lock(mutex_);
+  commits_[lsn % kCapacity].header = 0;
+}
+
 CommitLog::Owner CommitLog::OwnerOf(uint32_t position, Lsn durable, Lsn appended) const {
   MutexLock lock(mutex_);
   // From the newest backwards. Positions fall back when the log restarts, so that an old commit may

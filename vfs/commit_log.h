@@ -24,7 +24,7 @@ struct LogCommit {
   bool can_undo = false;    // `before` is known
   LogState before{};        // how the log looked to everybody before the commit; opaque
   uint64_t generation = 0;  // of the log that it was written to; opaque
-  Lsn written_before = 0;   // Coordinator::written() of the newest commit beneath it
+  Lsn written_before = 0;   // the number (Coordinator::CountWritten()) of the newest one beneath it
 };
 
 class CommitLog {
@@ -36,6 +36,11 @@ class CommitLog {
   // appends it next, and does so afterwards, so that whoever sees the LSN finds the commit; and
   // fewer than kCapacity commits are pending.
   void Put(Lsn lsn, const LogCommit& commit) EXCLUDES(mutex_);
+
+  // The commit has failed, and its positions may be written over by others: none of them may be
+  // read before it is settled. REQUIRES: `lsn` was put by the caller, and nobody else has put one
+  // since.
+  void ForgetHeader(Lsn lsn) EXCLUDES(mutex_);
 
   struct Owner {
     Lsn lsn = 0;             // 0: nothing is pending at or beneath the position

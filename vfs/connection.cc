@@ -56,7 +56,9 @@ int Connection::SyncLog(int flags) {
       Holds(kWriteLock) ? failures_at_lock_ : database_->coordinator().failures();
   const int rc = database_->coordinator().SyncNow(this, failures);
   requested_flags_ = 0;
-  return rc == SQLITE_OK ? rc : FailCommit(rc);
+  if (rc != SQLITE_OK) return FailCommit(rc);
+  if (Holds(kWriteLock)) database_->OnSyncedUnderWriteLock();
+  return SQLITE_OK;
 }
 
 int Connection::FailCommit(int error) {
@@ -105,7 +107,7 @@ int Connection::DeferSync(int flags) {
   commit.before = before.words();
   commit.header = writes_.page1_frame();
   commit.strength = StrengthOf(flags);
-  commit.written_before = counted_ - 1;
+  commit.written_before = database_->newest_commit();
   commit.generation = writes_.generation();
   database_->commits().Put(coordinator.appended() + 1, commit);
   const Lsn lsn = coordinator.Append(failures_at_lock_);

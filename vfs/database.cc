@@ -278,8 +278,10 @@ void Database::OnWriteLocked(const WalIndexHeader& header) {
   MutexLock lock(published_mutex_);
   if (!published_known_) {
     unknown_through_ = coordinator_.appended();
+    others_are_synced_ = false;
   } else if (!header.ShowsTheSameAs(published_)) {
     foreign_after_ = coordinator_.appended();
+    others_are_synced_ = false;
   }
 }
 
@@ -322,9 +324,14 @@ Lsn Database::LastInSight(Lsn appended, const WalIndexHeader& header) const {
   return is_hidden ? hidden_after_ : appended;
 }
 
+void Database::OnSyncedUnderWriteLock() {
+  MutexLock lock(published_mutex_);
+  others_are_synced_ = true;
+}
+
 bool Database::IsOnTop(Lsn lsn) const {
   MutexLock lock(published_mutex_);
-  return lsn > foreign_after_ && lsn > unknown_through_;
+  return others_are_synced_ || (lsn > foreign_after_ && lsn > unknown_through_);
 }
 
 groupcommit_statistics Database::ReadStatistics() const {

@@ -136,8 +136,17 @@ class Database final : private Coordinator::Log {
   void OnPutBack(Lsn lsn, uint32_t change) EXCLUDES(published_mutex_);
   // The newest commit of ours, up to `appended`, that a snapshot of `header` may include.
   Lsn LastInSight(Lsn appended, const WalIndexHeader& header) const EXCLUDES(published_mutex_);
-  // Does the commit `lsn`, of ours, lie on top of all those of other processes?
+  // A sync that began under the write lock has succeeded: for all that other processes have left,
+  // too. REQUIRES: the lock is still held.
+  void OnSyncedUnderWriteLock() EXCLUDES(published_mutex_);
+  // If the commit `lsn`, of ours, and all before it are durable, are those of other processes, too?
   bool IsOnTop(Lsn lsn) const EXCLUDES(published_mutex_);
+
+  // The newest commit of ours in sight, by the number of Coordinator::CountWritten(). (What has got
+  // a later one has failed, or is the moment of a flush.)
+  Lsn newest_commit() const { return newest_commit_.load(std::memory_order_relaxed); }
+  // REQUIRES: the write lock, or exclusive locking mode.
+  void OnCommitted(Lsn number) { newest_commit_.store(number, std::memory_order_relaxed); }
 
   // Has the log been closed by all connections since it got its hole? Then nobody's commits are to
   // be taken back.
@@ -198,6 +207,7 @@ class Database final : private Coordinator::Log {
   std::atomic<int> checkpoint_holders_{0};
   std::atomic<int> writing_{0};
   std::atomic<uint64_t> starts_over_{0};
+  std::atomic<Lsn> newest_commit_{0};
   mutable Mutex published_mutex_;
   bool published_known_ GUARDED_BY(published_mutex_) = false;
   WalIndexHeader published_ GUARDED_BY(published_mutex_);
@@ -206,6 +216,7 @@ class Database final : private Coordinator::Log {
   Lsn foreign_after_ GUARDED_BY(published_mutex_) = 0;
   // Those up to this one were there before we first took the write lock.
   Lsn unknown_through_ GUARDED_BY(published_mutex_) = 0;
+  bool others_are_synced_ GUARDED_BY(published_mutex_) = false;  // since, both of them
   // OnPutBack(); the commits are those up to `hidden_through_`.
   Lsn hidden_after_ GUARDED_BY(published_mutex_) = 0;
   Lsn hidden_through_ GUARDED_BY(published_mutex_) = 0;

@@ -64,6 +64,7 @@ void Connection::EndCommit(bool success) {
   if (counted_ == 0) return;
   if (success) {
     last_commit_ = counted_;
+    if (sole_user_) database_->OnCommitted(counted_);
     if (left_to_flusher || MayLeaveToFlusher()) {
       database_->flusher().Schedule(std::max<int64_t>(0, database_->max_delay_nanos()));
     }

@@ -274,6 +274,7 @@ void Connection::OnPublished(const WalIndexHeader& header) {
   Coordinator& coordinator = database_->coordinator();
   just_committed_ = true;
   CountCommit();
+  database_->OnCommitted(counted_);
   CacheFrames(header_at_lock_, header);
   frames_.GiveBack();
   if (deferred_) return;
@@ -290,6 +291,7 @@ void Connection::OnPublished(const WalIndexHeader& header) {
 
 // Whatever was noted did not become a commit: its bytes may be overwritten.
 void Connection::OnNothingPublished() {
+  if (deferred_) database_->commits().ForgetHeader(commit_);
   commit_ = 0;
   deferred_ = false;
   counted_ = 0;
@@ -315,6 +317,8 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   if (ended_write && commit_ == 0 && undurable_read_ != 0) {
     const int rc = WaitForCommit();
     if (!HasAttached()) read_error_ = rc;
+    // A SELECT that is open goes on upon that cache, and so does each that begins before it ends.
+    if (rc != SQLITE_OK && Db() != nullptr) sqlite3_interrupt(Db());
   }
   // There may be no COMMIT that waits for anything, and yet a SELECT that goes on.
   if (ended_write && commit_ == 0) counts_.EndWrite();

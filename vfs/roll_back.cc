@@ -153,7 +153,7 @@ bool Connection::PutBackHeader() {
   const LogCommit oldest = OldestToUndo(&last_to_stay);
   // A sync has succeeded for all beneath: of our commits, and of those of other processes, as one
   // of ours that is durable lies on top of them.
-  const Lsn beneath = oldest.can_undo ? oldest.written_before : coordinator.written();
+  const Lsn beneath = oldest.can_undo ? oldest.written_before : database_->newest_commit();
   const bool beneath_is_durable =
       coordinator.synced() >= beneath && database_->IsOnTop(tail) && database_->IsOurs(tail, now);
   // The fence may have been let go of since: ReleaseThrough(). Then another process may have
@@ -172,6 +172,7 @@ bool Connection::PutBackHeader() {
     StoreHeader(before);
     database_->OnWriteUnlocking(before, true);
     database_->OnPutBack(last_to_stay, before.change());
+    database_->OnCommitted(beneath);
     database_->frames().Forget();
   }
   database_->fence().SetPutBack(beneath_is_durable);
