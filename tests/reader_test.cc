@@ -222,6 +222,22 @@ TEST_F(ReaderTest, ASelectThatOutlivesAWriteTransactionDoesNotReadWhatFails) {
   EXPECT_EQ(other.Exec("INSERT INTO t VALUES('later')"), SQLITE_OK);
 }
 
+// SQLite would keep the interrupt for the next checkpoint, or the close.
+TEST_F(ReaderTest, NothingIsInterruptedWhereNoSelectIsOpen) {
+  Db other = OpenWithTable();
+  const int64_t rows = other.Int("SELECT count(*) FROM t");
+  std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('failed')");
+  std::future<int> ended = ExecAsync(other, "BEGIN IMMEDIATE; SELECT count(*) FROM t; ROLLBACK");
+  ExpectToWait(ended, observer_, 2);
+  FailHeldSync();
+  EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
+  EXPECT_EQ(ended.get(), SQLITE_OK);
+  EXPECT_EQ(
+      sqlite3_wal_checkpoint_v2(other.get(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr),
+      SQLITE_OK);
+  EXPECT_EQ(other.Int("SELECT count(*) FROM t"), rows);
+}
+
 // A frame of a commit that does not wait (synchronous=NORMAL) on top of a pending one.
 TEST_F(ReaderTest, AFrameOfANormalCommitWaitsForThePendingOnesBeneath) {
   Db normal = OpenWithTable();

@@ -245,6 +245,31 @@ TEST_P(UnsyncedBeneathTest, OfOursInExclusiveLockingMode) {
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
 }
 
+// It is in sight, but COMMIT has failed, and tells nothing of it.
+TEST_P(UnsyncedBeneathTest, OfATransactionWhoseOtherDatabaseFailed) {
+  Db b = Open();
+  {
+    Db a = Open();
+    if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
+  }
+  Db(path("other.db"), "store").ExecOk("CREATE TABLE o(x)");
+  b.ExecOk("ATTACH '" + path("other.db") + "' AS other");
+  b.ExecOk("PRAGMA main.locking_mode=EXCLUSIVE; PRAGMA main.synchronous=NORMAL");
+  storage_.SetFaultHook([](const Call& call) {
+    const bool is_other = std::string(call.path).ends_with("other.db");
+    return is_other && call.op == Op::kWrite ? SQLITE_FULL : SQLITE_OK;
+  });
+  EXPECT_EQ(b.Exec("BEGIN; INSERT INTO t VALUES('normal'); INSERT INTO o VALUES(1); COMMIT"),
+            SQLITE_FULL);
+  storage_.SetFaultHook(nullptr);
+  b.Exec("ROLLBACK");
+  b.ExecOk("PRAGMA main.locking_mode=NORMAL; PRAGMA main.synchronous=FULL");
+  EXPECT_EQ(b.Int("SELECT count(*) FROM t WHERE x='normal'"), 1);
+  storage_.FailSyncs(FileKind::kWal, 1, 1);
+  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
+}
+
 // And none of ours is durable yet, that could lie on top of it.
 TEST_P(UnsyncedBeneathTest, OfAnotherProcessBeforeOurFirst) {
   Db ours = Open();

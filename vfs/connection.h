@@ -172,6 +172,7 @@ class Connection final : private Coordinator::Log {
   void OnWriteUnlocking();
   void OnPublished(const WalIndexHeader& header);
   void OnNothingPublished();
+  bool HasOpenStatements() const;
   void AfterUnlock(unsigned locks, bool exclusive);
 
   // The write lock and its queue; see write_lock.cc.

@@ -301,6 +301,18 @@ void Connection::OnNothingPublished() {
   if (writes_.page1_frame() != 0) page1_.Forget();
 }
 
+// Beside the one that ends a transaction just now. (Without one an interrupt would stay for the
+// next checkpoint or close, sqlite3.h.in: sqlite3_interrupt().)
+bool Connection::HasOpenStatements() const {
+  int open = 0;
+  if (Db() == nullptr) return false;
+  for (sqlite3_stmt* each = sqlite3_next_stmt(Db(), nullptr); each != nullptr && open < 2;
+       each = sqlite3_next_stmt(Db(), each)) {
+    if (sqlite3_stmt_busy(each) != 0) open++;
+  }
+  return open > 1;
+}
+
 void Connection::AfterUnlock(unsigned locks, bool exclusive) {
   const unsigned ended = exclusive ? locks & exclusive_ : 0;
   const bool ended_write = (ended & kWriteLock) != 0;
@@ -318,7 +330,7 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
     const int rc = WaitForCommit();
     if (!HasAttached()) read_error_ = rc;
     // A SELECT that is open goes on upon that cache, and so does each that begins before it ends.
-    if (rc != SQLITE_OK && Db() != nullptr) sqlite3_interrupt(Db());
+    if (rc != SQLITE_OK && HasOpenStatements()) sqlite3_interrupt(Db());
   }
   // There may be no COMMIT that waits for anything, and yet a SELECT that goes on.
   if (ended_write && commit_ == 0) counts_.EndWrite();
@@ -333,6 +345,11 @@ void Connection::AfterUnlock(unsigned locks, bool exclusive) {
 // end.
 void Connection::SetSoleUser(bool sole) {
   if (sole_user_ == sole) return;
+  // A commit without COMMIT_PHASETWO, as another database of its transaction has failed after it.
+  if (!sole && writes_.has_commit()) {
+    CountCommit();
+    database_->OnCommitted(std::exchange(counted_, 0));
+  }
   writes_.OnModeChanged();
   if (sole) {
     NoteHeaderAtLock();
