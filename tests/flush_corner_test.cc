@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <memory>
@@ -136,8 +137,8 @@ TEST_F(FlushCornerTest, ABaseVfsMayAskForTheDatabaseOfALog) {
 
 // ---- Others that are at the log ----
 
-// Another connection closes and deletes it: all that was in it is in the database file.
-TEST_F(FlushCornerTest, ALogThatIsDeletedWhileAFlushOpensIt) {
+// Another connection closes: it leaves the log, as it would for any other one.
+TEST_F(FlushCornerTest, ALogIsNotDeletedWhileAFlushOpensIt) {
   Db db = OpenWithTable();
   db.ExecOk("PRAGMA synchronous=NORMAL");
   Insert(db);
@@ -154,22 +155,46 @@ TEST_F(FlushCornerTest, ALogThatIsDeletedWhileAFlushOpensIt) {
   EXPECT_EQ(RowsAfterPowerCut(), 2);
 }
 
-// Where it cannot be made again that is no error, as one that cannot be opened is.
+// Or else it would find a log, as soon as it has none any more.
+TEST_F(FlushCornerTest, NobodyLeavesWalModeWhileAFlushOpensTheLog) {
+  OpenWithTable().Close();
+  Db stranger(path(), "store");
+  stranger.ExecOk("INSERT INTO t VALUES('row')");
+  Db idle(path(), "gc");
+  int refused = -1;
+  storage_.SetObserver([&](const Call& call) {
+    if (call.op != Op::kOpen || call.kind != FileKind::kWal || refused >= 0) return;
+    refused = stranger.Exec("PRAGMA journal_mode=DELETE");
+  });
+  EXPECT_EQ(Flush(idle), SQLITE_OK);
+  storage_.SetObserver({});
+  EXPECT_EQ(refused, SQLITE_BUSY);
+  EXPECT_EQ(stranger.Text("PRAGMA journal_mode=DELETE"), "delete") << "it goes on keeping it out";
+  EXPECT_FALSE(std::filesystem::exists(path() + "-wal"));
+  EXPECT_EQ(idle.Int("SELECT count(*) FROM t"), 2);
+}
+
+TEST_F(FlushCornerTest, AFlushWhileSomebodyHasTheFileForHimself) {
+  OpenWithTable().Close();
+  Db alone(path(), "store");
+  alone.ExecOk("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('row')");
+  Db idle(path(), "gc");
+  EXPECT_EQ(Flush(idle), SQLITE_BUSY);
+  alone.Close();
+  EXPECT_EQ(Flush(idle), SQLITE_OK);
+}
+
 TEST_F(FlushCornerTest, ALogThatCannotBeOpenedByAFlush) {
   Db db = OpenWithTable();
   db.ExecOk("PRAGMA synchronous=NORMAL");
   Insert(db);
   Db idle(path(), "gc");
-  bool is_deleted = false;
-  storage_.SetFaultHook([&](const Call& call) {
-    if (call.op != Op::kOpen || call.kind != FileKind::kWal) return SQLITE_OK;
-    if (is_deleted) db.Close();
-    return SQLITE_CANTOPEN;
+  storage_.SetFaultHook([](const Call& call) {
+    return call.op == Op::kOpen && call.kind == FileKind::kWal ? SQLITE_CANTOPEN : SQLITE_OK;
   });
   EXPECT_EQ(Flush(idle), SQLITE_CANTOPEN);
-  is_deleted = true;
-  EXPECT_EQ(Flush(idle), SQLITE_OK);
   storage_.SetFaultHook(nullptr);
+  EXPECT_EQ(Flush(idle), SQLITE_OK);
   EXPECT_EQ(RowsAfterPowerCut(), 2);
 }
 

@@ -67,6 +67,8 @@ class Connection final : private Coordinator::Log {
   void SetLog(sqlite3_file* log, bool read_only);
   bool has_log() const { return log_ != nullptr; }
   bool is_sole_user() const { return sole_user_; }
+  // Does SQLite have a lock of the database file?
+  void SetHasFileLock(bool has) { has_file_lock_ = has; }
   // It does not ask for the write lock any more.
   void LeaveQueue() { database_->write_queue()->Disfavor(writer_); }
 
@@ -296,7 +298,8 @@ class Connection final : private Coordinator::Log {
 
   unsigned exclusive_ = 0;  // shared-memory locks that SQLite holds, a bit each
   unsigned shared_ = 0;
-  unsigned dropped_ = 0;    // of shared_: released in advance, see DropSnapshot()
+  unsigned dropped_ = 0;  // of shared_: released in advance, see DropSnapshot()
+  bool has_file_lock_ = false;
   bool sole_user_ = false;  // nobody else has the database open
   int (*busy_handler_)(void*) = nullptr;
   void* busy_argument_ = nullptr;

@@ -134,6 +134,7 @@ int Connection::SyncWithoutLog(Lsn target) {
   int rc = OpenUnreadLog(&log);
   if (rc != SQLITE_OK || log == nullptr) return rc;
   rc = database_->coordinator().WaitSynced(target, log.get());
+  log.reset();
   return rc == SQLITE_OK ? rc : FailFlush(rc, kPatience);
 }
 
@@ -143,11 +144,14 @@ int Connection::OpenUnreadLog(std::unique_ptr<LogHandle>* log) {
   constexpr int kFormatOffset = 18;
   constexpr uint8_t kWalFormat = 2;
   uint8_t format[2] = {};
-  const int rc = main_->pMethods->xRead(main_, format, sizeof(format), kFormatOffset);
+  SharedFileLock lock;
+  int rc = has_file_lock_ ? SQLITE_OK : lock.Take(main_);
+  if (rc != SQLITE_OK) return rc;
+  rc = main_->pMethods->xRead(main_, format, sizeof(format), kFormatOffset);
   if (rc == SQLITE_IOERR_SHORT_READ) return SQLITE_OK;  // nothing was ever committed
   if (rc != SQLITE_OK) return rc;
   if (format[0] != kWalFormat) return SQLITE_ERROR;
-  return LogHandle::Open(name_, database_, log);
+  return LogHandle::Open(name_, database_, std::move(lock), log);
 }
 
 // What was left to the flusher does not stay behind.

@@ -374,6 +374,8 @@ int groupcommit_stats(sqlite3* db, const char* zSchema, groupcommit_statistics* 
 **                 anything of the database, nobody can write the log again, and
 **                 all calls fail: read something first.)
 ** SQLITE_ERROR    the database is not in WAL mode.
+** SQLITE_BUSY     this connection has read nothing yet, and another one has had
+**                 the file for itself for a second.
 ** SQLITE_CANTOPEN, SQLITE_NOMEM  the log, or a thread, could not be had.
 */
 int groupcommit_flush(sqlite3* db, const char* zSchema);

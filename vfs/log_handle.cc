@@ -1,12 +1,28 @@
 #include "log_handle.h"
 
+#include <chrono>
 #include <new>
 #include <optional>
+#include <thread>
 #include <utility>
 
 namespace groupcommit {
 
-int LogHandle::Open(const char* name, Database* database, std::unique_ptr<LogHandle>* handle) {
+int SharedFileLock::Take(sqlite3_file* main) {
+  constexpr std::chrono::milliseconds kPatience(1000);
+  constexpr std::chrono::milliseconds kPoll(1);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  int rc;
+  while ((rc = main->pMethods->xLock(main, SQLITE_LOCK_SHARED)) == SQLITE_BUSY &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kPoll);
+  }
+  if (rc == SQLITE_OK) main_ = main;
+  return rc;
+}
+
+int LogHandle::Open(const char* name, Database* database, SharedFileLock lock,
+                    std::unique_ptr<LogHandle>* handle) {
   sqlite3_vfs* base = database->base();
   const char* log_name = sqlite3_filename_wal(name);
   int exists = 0;
@@ -14,7 +30,7 @@ int LogHandle::Open(const char* name, Database* database, std::unique_ptr<LogHan
   if (rc != SQLITE_OK || exists == 0) return rc;
   std::unique_ptr<LogHandle> opened;
   try {
-    opened.reset(new LogHandle(database, base->szOsFile));
+    opened.reset(new LogHandle(database, std::move(lock), base->szOsFile));
   } catch (const std::bad_alloc&) {
     return SQLITE_NOMEM;
   }
@@ -23,13 +39,8 @@ int LogHandle::Open(const char* name, Database* database, std::unique_ptr<LogHan
   // if another process has made the log, and not synced it (os_unix.c: UNIXFILE_DIRSYNC).
   rc = base->xOpen(base, log_name, opened->file(),
                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_WAL, &opened_as);
-  if (rc == SQLITE_OK) {
-    *handle = std::move(opened);
-    return rc;
-  }
-  // It may have been deleted meanwhile: all that was in it is in the database file, then.
-  const int looked = base->xAccess(base, log_name, SQLITE_ACCESS_EXISTS, &exists);
-  return looked == SQLITE_OK && exists == 0 ? SQLITE_OK : rc;
+  if (rc == SQLITE_OK) *handle = std::move(opened);
+  return rc;
 }
 
 LogHandle::~LogHandle() {

@@ -77,6 +77,7 @@ int MainFile::Read(void* data, int size, sqlite3_int64 offset) {
 
 int MainFile::Lock(int level) {
   const int rc = File::Lock(level);
+  if (rc == SQLITE_OK) connection_.SetHasFileLock(true);
   // SQLite closes the log, and others have the database open (wal.c: sqlite3WalClose()). What the
   // unix VFS of 3.40 has got instead, SQLITE_LOCK_PENDING, lets nobody open it until this file is
   // closed, too. With stock SQLite that is a moment; but we may have a sync to wait for, and those
@@ -95,6 +96,7 @@ int MainFile::Lock(int level) {
 
 int MainFile::Unlock(int level) {
   if (!inherited()) connection_.SetSoleUser(false);
+  if (level == SQLITE_LOCK_NONE) connection_.SetHasFileLock(false);
   return File::Unlock(level);
 }
 
