@@ -112,6 +112,20 @@ TEST_F(FenceTest, ACheckpointHasCopiedWhatFailed) {
   ExpectLedger();
 }
 
+// Nothing is done behind the backs of our connections.
+TEST_F(FenceTest, TheDiskFailsAgainAndThenAllAreIdle) {
+  const int failed = ledger_.Next();
+  constexpr int kForGood = 1'000'000;
+  storage_.FailSyncs(FileKind::kWal, 1, kForGood);
+  EXPECT_EQ(ledger_.Note(failed, a_.Exec(Ledger::InsertOf(failed))), SQLITE_IOERR_FSYNC);
+  storage_.FailSyncs(FileKind::kWal, 1, 0);
+  EXPECT_EQ(Insert(other_), SQLITE_BUSY);
+  b_.ExecOk("SELECT * FROM t");
+  EXPECT_EQ(Insert(other_), SQLITE_OK);
+  ExpectLedger();
+  ExpectWorkGoesOn();
+}
+
 // The last connection closes, and makes a checkpoint of the header that it has read. Then it takes
 // back what failed, as it can by now: so the checkpoint must not go on.
 TEST_F(FenceTest, TheCheckpointAtCloseCopiesNothingThatFailed) {
