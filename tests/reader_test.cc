@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <fstream>
+#include <memory>
 #include <thread>
 
 #include "support/shim_test.h"
@@ -26,6 +27,16 @@ class ReaderTest : public ShimTest {
   void SetUp() override {
     writer_ = OpenWithTable();
     observer_ = Db(path(), "gc");
+  }
+
+  // A write transaction, in which a SELECT has read a row, and is open.
+  using Statement = std::unique_ptr<sqlite3_stmt, decltype(&sqlite3_finalize)>;
+  static Statement BeginWithASelect(Db& db) {
+    db.ExecOk("BEGIN IMMEDIATE");
+    sqlite3_stmt* select = nullptr;
+    EXPECT_EQ(sqlite3_prepare_v2(db.get(), "SELECT x FROM t", -1, &select, nullptr), SQLITE_OK);
+    EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
+    return Statement(select, sqlite3_finalize);
   }
 
   // As the wal-index tells.
@@ -188,17 +199,13 @@ INSTANTIATE_TEST_SUITE_P(, CacheTest,
 TEST_F(ReaderTest, ARollBackUnderneathAnOpenSelectWaits) {
   Db other = OpenWithTable();
   std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('x')");
-  other.ExecOk("BEGIN IMMEDIATE");
-  sqlite3_stmt* select = nullptr;
-  ASSERT_EQ(sqlite3_prepare_v2(other.get(), "SELECT x FROM t", -1, &select, nullptr), SQLITE_OK);
-  EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
+  const Statement select = BeginWithASelect(other);
   std::future<int> ended = ExecAsync(other, "ROLLBACK");
   ExpectToWait(ended, observer_, 2);
   storage_.OpenGate();
   EXPECT_EQ(commit.get(), SQLITE_OK);
   EXPECT_EQ(ended.get(), SQLITE_OK);
-  EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
-  sqlite3_finalize(select);
+  EXPECT_EQ(sqlite3_step(select.get()), SQLITE_ROW);
 }
 
 // SQLite keeps the pages for it that the write transaction has read, and asks for none of them.
@@ -206,18 +213,15 @@ TEST_F(ReaderTest, ASelectThatOutlivesAWriteTransactionDoesNotReadWhatFails) {
   Db other = OpenWithTable();
   const int64_t rows = other.Int("SELECT count(*) FROM t");
   std::future<int> commit = ExecUntilSync(writer_, "INSERT INTO t VALUES('failed')");
-  other.ExecOk("BEGIN IMMEDIATE");
-  sqlite3_stmt* select = nullptr;
-  ASSERT_EQ(sqlite3_prepare_v2(other.get(), "SELECT x FROM t", -1, &select, nullptr), SQLITE_OK);
-  EXPECT_EQ(sqlite3_step(select), SQLITE_ROW);
+  const Statement select = BeginWithASelect(other);
   std::future<int> ended = ExecAsync(other, "ROLLBACK");
   ExpectToWait(ended, observer_, 2);
   FailHeldSync();
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
   EXPECT_EQ(ended.get(), SQLITE_OK);
   EXPECT_EQ(other.Exec("SELECT * FROM t"), SQLITE_INTERRUPT);
-  EXPECT_EQ(sqlite3_step(select), SQLITE_INTERRUPT);
-  sqlite3_finalize(select);
+  EXPECT_EQ(sqlite3_step(select.get()), SQLITE_INTERRUPT);
+  sqlite3_reset(select.get());
   EXPECT_EQ(other.Int("SELECT count(*) FROM t"), rows);
   EXPECT_EQ(other.Exec("INSERT INTO t VALUES('later')"), SQLITE_OK);
 }
