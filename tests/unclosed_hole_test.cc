@@ -218,15 +218,26 @@ TEST_P(UnclosedHoleTest, WhatWasTakenBackIsNotBroughtBackByTheNextToOpen) {
 
 // A checkpoint that waits for the writers under way has the lock that is needed.
 TEST_P(UnclosedHoleTest, WhoFailsIsNoWriterUnderWay) {
-  std::future<int> commit;
-  FailNextSync([this] { stranger_.ExecOk("BEGIN IMMEDIATE"); });
-  commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
-  while (Stats(observer_).fenced == 0) std::this_thread::yield();
-  while (GateOf(observer_).writers() != 0 && !IsReady(commit)) std::this_thread::yield();
-  EXPECT_FALSE(IsReady(commit));
+  CheckpointGate& gate = GateOf(observer_);
+  std::atomic<bool> has_failed{false};
+  std::atomic<int> writers{-1};  // when it asks for the locks for the first time
+  FailNextSync([&] {
+    stranger_.ExecOk("BEGIN IMMEDIATE");
+    has_failed = true;
+  });
+  storage_.SetObserver([&](const Call& call) {
+    const bool asks =
+        call.op == Op::kShmLock && call.flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    if (has_failed && asks && writers < 0) writers = gate.writers().load();
+  });
+  std::future<int> commit = ExecAsync(a_, "INSERT INTO t VALUES('failed')");
+  while (writers < 0 && !IsReady(commit)) std::this_thread::yield();
+  EXPECT_EQ(writers, 0);
   stranger_.ExecOk("ROLLBACK");
   EXPECT_EQ(commit.get(), SQLITE_IOERR_FSYNC);
-  EXPECT_EQ(GateOf(observer_).leaving(), 0);
+  EXPECT_EQ(gate.leaving(), 0);
+  storage_.SetObserver(nullptr);
+  storage_.SetFaultHook(nullptr);
 }
 
 // ---- What lies beneath ----
