@@ -72,12 +72,17 @@ bool ParseOption(const std::string& name, const char* value, Options* options) {
   if (name == "--states") return ParseNumber(value, &options->states);
   if (name == "--states-per-run") return ParseNumber(value, &options->states_per_run);
   if (name == "--flavour") return ParseFlavour(value, options);
-  if (name == "--record") options->record = value;
   if (name == "--state") return ParseCut(value, &options->cut);
-  if (name == "--out") options->out = value;
-  if (name == "--stock") options->stock = std::strcmp(value, "0") != 0;
-  if (name == "--dir") options->dir = value;
-  return name == "--record" || name == "--out" || name == "--stock" || name == "--dir";
+  if (name == "--stock") {
+    options->stock = std::strcmp(value, "0") != 0;
+    return true;
+  }
+  std::string* const text = name == "--record" ? &options->record
+                            : name == "--out"  ? &options->out
+                            : name == "--dir"  ? &options->dir
+                                               : nullptr;
+  if (text != nullptr) *text = value;
+  return text != nullptr;
 }
 
 bool Parse(int argc, char** argv, Options* options) {

@@ -86,6 +86,10 @@ class UnchainedLogTest : public ShimTest, public ::testing::WithParamInterface<c
     Db after(path(), "store");
     EXPECT_EQ(after.Int("SELECT count(*) FROM t WHERE x='acknowledged'"), rows);
   }
+  void FailAFlush(Db& db) {
+    storage_.FailSyncs(FileKind::kWal, 1, 1);
+    EXPECT_NE(db.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  }
   void FailACommit(Db& db) {
     storage_.FailSyncs(FileKind::kWal, 1, 1);
     EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
@@ -199,8 +203,7 @@ TEST_P(UnsyncedBeneathTest, OfOursWhenAFlushFails) {
   Db b = Open();
   if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
   b.ExecOk("PRAGMA synchronous=NORMAL; INSERT INTO t VALUES('normal'); PRAGMA synchronous=FULL");
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  FailAFlush(b);
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
 }
 
@@ -226,8 +229,7 @@ TEST_P(UnsyncedBeneathTest, NoneWhereAFlushFailsAfterACommit) {
   if (!BreakChain(a, b)) GTEST_SKIP() << "this SQLite has no such fault";
   FailACommit(b);
   EXPECT_EQ(Stats(b).fenced, 0);
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_NE(a.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  FailAFlush(a);
   ExpectWorkGoesOn(a, b);
 }
 
@@ -240,8 +242,7 @@ TEST_P(UnsyncedBeneathTest, OfOursInExclusiveLockingMode) {
   b.ExecOk(
       "PRAGMA synchronous=NORMAL; PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('normal');"
       "PRAGMA locking_mode=NORMAL; PRAGMA synchronous=FULL; SELECT * FROM t");
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  FailAFlush(b);
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
 }
 
@@ -265,8 +266,7 @@ TEST_P(UnsyncedBeneathTest, OfATransactionWhoseOtherDatabaseFailed) {
   b.Exec("ROLLBACK");
   b.ExecOk("PRAGMA main.locking_mode=NORMAL; PRAGMA main.synchronous=FULL");
   EXPECT_EQ(b.Int("SELECT count(*) FROM t WHERE x='normal'"), 1);
-  storage_.FailSyncs(FileKind::kWal, 1, 1);
-  EXPECT_NE(b.Exec("PRAGMA groupcommit_flush"), SQLITE_OK);
+  FailAFlush(b);
   EXPECT_EQ(b.Exec("INSERT INTO t VALUES('on top')"), SQLITE_IOERR_FSYNC);
 }
 
