@@ -2,11 +2,11 @@
 // away.
 #include <sqlite3.h>
 
-#include <fstream>
 #include <memory>
 #include <thread>
 
 #include "support/shim_test.h"
+#include "support/wal_index.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -39,13 +39,7 @@ class ReaderTest : public ShimTest {
     return Statement(select, sqlite3_finalize);
   }
 
-  // As the wal-index tells.
-  int FramesInLog() {
-    std::ifstream shm(path() + "-shm", std::ios::binary);
-    uint32_t words[5] = {};
-    shm.read(reinterpret_cast<char*>(words), sizeof(words));
-    return static_cast<int>(words[4]);
-  }
+  int FramesInLog() { return static_cast<int>(WalIndexWords(path())[kLastFrameWord]); }
 
   Db writer_;
   Db observer_;

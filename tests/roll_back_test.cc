@@ -2,10 +2,8 @@
 // found.
 #include <sqlite3.h>
 
-#include <array>
 #include <atomic>
 #include <chrono>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <string>
@@ -15,6 +13,7 @@
 
 #include "support/patience.h"
 #include "support/shim_test.h"
+#include "support/wal_index.h"
 
 namespace groupcommit::testing {
 namespace {
@@ -42,24 +41,16 @@ TEST_F(RollBackTest, ANormalCommitAfterwardsIsNotFailedForTheOldOnes) {
 // come, must notice the roll-back: both headers differ (wal.c: walTryBeginRead()).
 TEST_F(RollBackTest, TheHeaderThatIsPutBackIsANewOne) {
   Db db = OpenWithTable();
-  const auto header = [this] {
-    std::ifstream file(path() + "-shm", std::ios::binary);
-    std::array<uint32_t, 12> words{};
-    file.read(reinterpret_cast<char*>(words.data()), sizeof(words));
-    return words;
-  };
-  const auto before = header();
+  const auto before = WalIndexWords(path());
   storage_.FailSyncs(FileKind::kWal, 1, 1);
   EXPECT_EQ(db.Exec("INSERT INTO t VALUES('failed')"), SQLITE_IOERR_FSYNC);
-  const auto after = header();
-  constexpr size_t kChange = 2;
-  constexpr size_t kLastFrame = 4;
-  EXPECT_EQ(after[kLastFrame], before[kLastFrame]);
-  EXPECT_EQ(after[kChange], before[kChange] + 2);
+  const auto after = WalIndexWords(path());
+  EXPECT_EQ(after[kLastFrameWord], before[kLastFrameWord]);
+  EXPECT_EQ(after[kChangeWord], before[kChangeWord] + 2);
   // And SQLite takes it for valid, without a recovery.
   Db other = OpenWal();
   EXPECT_EQ(other.Int("SELECT count(*) FROM t"), 1);
-  EXPECT_EQ(header(), after);
+  EXPECT_EQ(WalIndexWords(path()), after);
 }
 
 // A failed sync for which nobody waited: does each handle report the error, and is the next commit

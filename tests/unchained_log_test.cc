@@ -1,12 +1,12 @@
 // SQLite 3.40 may leave a log whose checksums do not follow one another: Wal.iReCksum outlives a
 // savepoint in which frames were written again, and which is rolled back. To everybody who has the
 // wal-index that is no matter. Then a sync fails.
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "support/shim_test.h"
+#include "support/wal_index.h"
 #include "wal_format.h"
 
 namespace groupcommit::testing {
@@ -28,19 +28,14 @@ class UnchainedLogTest : public ShimTest, public ::testing::WithParamInterface<c
   }
   // Would recovery find all that the wal-index says is there?
   bool ChainHolds() {
-    const auto read = [](const std::string& name) {
-      std::ifstream in(name, std::ios::binary);
-      return std::string(std::istreambuf_iterator<char>(in), {});
-    };
-    const std::string shm = read(path() + "-shm");
-    const std::string wal = read(path() + "-wal");
-    uint32_t words[12];
-    std::memcpy(words, shm.data(), sizeof(words));
+    std::ifstream in(path() + "-wal", std::ios::binary);
+    const std::string wal(std::istreambuf_iterator<char>(in), {});
     WalChecksum sum;
     const auto* bytes = reinterpret_cast<const uint8_t*>(wal.data());
     if (!sum.StartsWith(bytes)) return false;
     size_t at = kWalHeaderSize;
-    for (uint32_t i = 0; i < words[4]; i++) {
+    const uint32_t frames = WalIndexWords(path())[kLastFrameWord];
+    for (uint32_t i = 0; i < frames; i++) {
       const size_t size = kFrameHeaderSize + static_cast<size_t>(sum.page_size());
       if (at + size > wal.size() || !sum.Continues(bytes + at)) return false;
       at += size;
